@@ -1,0 +1,211 @@
+"""What an estimator is: it is fitted once, and then says what it knows about each voxel."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bids_gmvae.acquisition import Acquisition
+from bids_gmvae.config import ModelSettings
+from bids_gmvae.exceptions import InputError
+from bids_gmvae.posterior import ParameterPosterior
+from bids_gmvae.signal_models import get_signal_model
+from bids_gmvae.signal_models.base import SignalModel
+
+#: Version of the layout of saved fits.
+FIT_FORMAT = 1
+
+#: Called during a fit with (step, n_steps, ELBO per voxel in nats).
+Progress = Callable[[int, int, float], None]
+
+
+def no_progress(step: int, n_steps: int, elbo: float) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measurements:
+    """What an estimator sees of one run.
+
+    Attributes
+    ----------
+    signals : Tensor of shape (n_voxels, n_measurements)
+        Magnitudes, in units of the image.
+    sigma : Tensor of shape (n_voxels,)
+        Standard deviation of the noise before the magnitude is taken, same unit.
+    acquisition : Acquisition
+        Settings of the measurements.
+    """
+
+    signals: Tensor
+    sigma: Tensor
+    acquisition: Acquisition
+
+    def __len__(self) -> int:
+        return len(self.signals)
+
+    def select(self, voxels: Tensor | slice) -> Measurements:
+        """Keep some voxels."""
+        return Measurements(self.signals[voxels], self.sigma[voxels], self.acquisition)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Measurements:
+        """Move and cast everything."""
+        return Measurements(
+            self.signals.to(device, dtype),
+            self.sigma.to(device, dtype),
+            self.acquisition.to(device, dtype),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Fit(ABC):
+    """A fitted estimator: settings, learnt weights, and how the training went.
+
+    Attributes
+    ----------
+    signal_model : SignalModel
+        The model it was fitted for.
+    settings : ModelSettings
+        The settings it was fitted with.
+    history : tuple of float
+        ELBO per voxel (nats) by training step; empty if nothing was trained.
+    summary : mapping
+        Plain values for sidecars and report (number of active components, device, ...).
+    """
+
+    #: Name of the estimator that makes this fit.
+    estimator: ClassVar[str]
+
+    signal_model: SignalModel
+    settings: ModelSettings
+    history: tuple[float, ...] = ()
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @abstractmethod
+    def posterior(self, run: Measurements) -> ParameterPosterior:
+        """Estimate every voxel of a run, in the order of its rows."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Give everything learnt as named tensors."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(
+        cls,
+        signal_model: SignalModel,
+        settings: ModelSettings,
+        state: Mapping[str, Tensor],
+        *,
+        history: tuple[float, ...],
+        summary: Mapping[str, Any],
+    ) -> Fit:
+        """Rebuild the fit from what `state` gave."""
+
+    def save(self, path: Path) -> None:
+        """Write settings and tensors; no code is pickled."""
+        model_settings = {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in dataclasses.asdict(self.settings).items()
+        }
+        header = {
+            "format": FIT_FORMAT,
+            "estimator": self.estimator,
+            "signal_model": self.signal_model.name,
+            "settings": model_settings,
+            "history": list(self.history),
+            "summary": dict(self.summary),
+        }
+        state = {name: tensor.detach().cpu() for name, tensor in self.state().items()}
+        torch.save({"header": json.dumps(header), "state": state}, path)
+
+
+class Estimator(ABC):
+    """A way to get from signals to tissue parameters.
+
+    Parameters
+    ----------
+    signal_model : SignalModel
+        The physics.
+    settings : ModelSettings
+        Everything the user chose.
+    device : torch.device or str
+        Where to compute.
+    progress : callable
+        Told about each training step.
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+
+    def __init__(
+        self,
+        signal_model: SignalModel,
+        settings: ModelSettings | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        progress: Progress = no_progress,
+    ) -> None:
+        self.signal_model = signal_model
+        self.settings = settings or ModelSettings()
+        self.device = torch.device(device)
+        self.progress = progress
+
+    @abstractmethod
+    def fit(self, *runs: Measurements) -> Fit:
+        """Learn from all voxels of the given runs, jointly.
+
+        Raises
+        ------
+        AcquisitionError
+            If a run does not support the signal model.
+        """
+
+
+def read_fit(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the header and the tensors of a saved fit, without running any code from it.
+
+    Raises
+    ------
+    InputError
+        If the file is no fit, or one of another format.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        header = json.loads(content["header"])
+        state = content["state"]
+    except FileNotFoundError:
+        raise InputError(f"The fit {path} does not exist.", "Check --reuse-fit.") from None
+    except Exception as error:  # torch raises many kinds for a damaged archive
+        raise InputError(
+            f"{path} is not a fit of this app ({type(error).__name__}).",
+            "Give the *_fit.pt of an earlier run to --reuse-fit.",
+        ) from error
+    if header.get("format") != FIT_FORMAT:
+        raise InputError(
+            f"{path} has fit format {header.get('format')}, this version reads {FIT_FORMAT}.",
+            "Fit again without --reuse-fit.",
+        )
+    return header, state
+
+
+def restore(fit_class: type[Fit], header: Mapping[str, Any], state: Mapping[str, Tensor]) -> Fit:
+    """Rebuild a fit of a known class from `read_fit`'s result."""
+    raw = dict(header["settings"])
+    raw["signal_model"] = tuple(raw["signal_model"])
+    raw["reuse_fit"] = None
+    return fit_class.from_state(
+        get_signal_model(header["signal_model"]),
+        ModelSettings(**raw),
+        state,
+        history=tuple(header["history"]),
+        summary=header["summary"],
+    )

@@ -1,0 +1,102 @@
+"""Errors that a user can cause, each with the exit code it leads to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line, as documented in the README."""
+
+    OK = 0
+    RUN_FAILED = 1
+    BAD_COMMAND_LINE = 2
+    NOTHING_ELIGIBLE = 3
+    REPORT_FAILED = 5
+    DEVICE = 6
+    INVALID_INPUT = 7
+    INTERNAL = 70
+    NO_SPACE = 75
+
+
+class GMVAEError(Exception):
+    """Base of all errors that are shown to the user without a traceback.
+
+    Parameters
+    ----------
+    message : str
+        What was required and what was found.
+    hint : str, optional
+        What to do about it.
+    """
+
+    exit_code: ExitCode = ExitCode.RUN_FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+    def __reduce__(self) -> tuple[type[GMVAEError], tuple[str, str]]:
+        # Errors cross process borders (Nipype workers), so both parts must survive pickling.
+        return type(self), (self.message, self.hint)
+
+
+class InputError(GMVAEError, ValueError):
+    """A file, dataset or table that cannot be used as given."""
+
+    exit_code = ExitCode.INVALID_INPUT
+
+
+class AcquisitionError(InputError):
+    """An acquisition that lacks what a signal model needs."""
+
+
+class NothingEligibleError(GMVAEError, ValueError):
+    """No run is left after selection and checks."""
+
+    exit_code = ExitCode.NOTHING_ELIGIBLE
+
+
+class DeviceError(GMVAEError, RuntimeError):
+    """The requested device is missing or ran out of memory."""
+
+    exit_code = ExitCode.DEVICE
+
+
+class StorageError(GMVAEError, RuntimeError):
+    """No space, quota or permission on the output or work directory."""
+
+    exit_code = ExitCode.NO_SPACE
+
+
+class UnknownNameError(InputError):
+    """A name that is in no registry; the message lists what there is."""
+
+    @classmethod
+    def of(cls, kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+        """Build the error for ``name``, suggesting the closest known one.
+
+        Parameters
+        ----------
+        kind : str
+            What is named, e.g. ``"signal model"``.
+        name : str
+            The name that was given.
+        known : iterable of str
+            The names that exist.
+
+        Examples
+        --------
+        >>> print(UnknownNameError.of("signal model", "mskdi", ["ivim", "msdki"]))
+        Unknown signal model 'mskdi'. Did you mean 'msdki'? Known: ivim, msdki.
+        """
+        names = sorted(known)
+        close = difflib.get_close_matches(name, names, n=1)
+        suggestion = f"Did you mean '{close[0]}'? " if close else ""
+        return cls(f"Unknown {kind} '{name}'.", f"{suggestion}Known: {', '.join(names)}.")

@@ -1,0 +1,64 @@
+"""A run: one thing to be mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measurement to be mapped, with everything that belongs to it.
+
+    Attributes
+    ----------
+    modality : str
+        Name of the modality, e.g. ``"dwi"``.
+    files : tuple of Path
+        Image files; more than one for collections.
+    entities : mapping
+        BIDS entities of the image, by long name in BIDS order (subject, session, ...).
+    metadata : mapping
+        Merged sidecar, after inheritance.
+    companions : mapping of str to Path
+        Other files: ``bval``, ``bvec``, ``b`` (QSIPrep), ``mask``, ``reference``, ``to_template``,
+        ``confounds``, ``image_qc``, whichever exist.
+    dataset : str
+        ``"raw"``, or the name of the derivative dataset: the key of its DatasetLinks entry.
+    dataset_root : Path
+        Root folder of that dataset.
+    """
+
+    modality: str
+    files: tuple[Path, ...]
+    entities: Mapping[str, str]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    companions: Mapping[str, Path] = field(default_factory=dict)
+    dataset: str = "raw"
+    dataset_root: Path = Path()
+
+    @property
+    def image(self) -> Path:
+        """The (first) image file."""
+        return self.files[0]
+
+    @property
+    def subject(self) -> str:
+        """Participant label without ``sub-``."""
+        return self.entities["subject"]
+
+    @property
+    def session(self) -> str | None:
+        """Session label without ``ses-``, if any."""
+        return self.entities.get("session")
+
+    @property
+    def stem(self) -> str:
+        """File name of the image up to its suffix, e.g. ``sub-01_ses-1_space-ACPC``, without desc.
+
+        It identifies the run within the output dataset.
+        """
+        name = self.image.name.split(".")[0].rsplit("_", 1)[0]
+        return "_".join(part for part in name.split("_") if not part.startswith("desc-"))

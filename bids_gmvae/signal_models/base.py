@@ -1,0 +1,179 @@
+"""What a signal model is: named tissue parameters and one equation."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from bids_gmvae.acquisition import Acquisition
+
+#: Width of the soft walls at a parameter's bounds, in latent units (spreads).
+WALL = 0.1
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A tissue parameter: what it means, its bounds, and its image on the real line.
+
+    The latent ``z`` of a parameter is its value on ``scale`` (as it is, its logarithm or its
+    logit), centred and divided so that ``center`` and ``spread`` describe human tissue at
+    large: a standard normal in ``z`` is the broad population that every model starts from.
+
+    Attributes
+    ----------
+    name : str
+        Python identifier; the argument of `SignalModel.signal` that takes it.
+    unit : str
+        CMIXF-12, empty if dimensionless; written into the sidecar.
+    lower, upper : float
+        Physical bounds, in ``unit``; values come arbitrarily close but never beyond.
+    center : float
+        A typical value in tissue, in ``unit``.
+    spread : float
+        Standard deviation of the broad population, on ``scale``.
+    scale : {"linear", "log", "logit"}
+        Where the broad population is normal.
+    description : str
+        One line for the sidecar and the report.
+    bids : mapping
+        Entities of the file name: ``{"param": label}`` or ``{"suffix": "T2map"}``.
+    figure : tuple of float
+        Display range, in ``unit``.
+    """
+
+    name: str
+    unit: str
+    lower: float
+    upper: float
+    center: float
+    spread: float
+    scale: Literal["linear", "log", "logit"]
+    description: str
+    bids: Mapping[str, str] = field(hash=False)
+    figure: tuple[float, float]
+
+    def to_real(self, values: Tensor) -> Tensor:
+        """Map values strictly within the bounds (``unit``) to the latent ``z``."""
+        z = self._standardise(self._scaled(values))
+        low, high = self._walls
+        if math.isinf(low):
+            return z
+        u = (z - low) / WALL
+        w = (high - low) / WALL
+        return low + WALL * (u + torch.log(-torch.expm1(-u)) - torch.log(-torch.expm1(u - w)))
+
+    def to_physical(self, z: Tensor) -> Tensor:
+        """Map the latent ``z`` to values within the bounds, in ``unit``."""
+        low, high = self._walls
+        if not math.isinf(low):
+            # Identity inside, with smooth walls: a bijection onto (low, high).
+            softplus = torch.nn.functional.softplus
+            z = low + WALL * (softplus((z - low) / WALL) - softplus((z - high) / WALL))
+        scaled = z * self.spread + self._scaled_center
+        if self.scale == "log":
+            return torch.exp(scaled)
+        if self.scale == "logit":
+            return self.lower + (self.upper - self.lower) * torch.sigmoid(scaled)
+        return scaled
+
+    def _scaled(self, values: Tensor) -> Tensor:
+        if self.scale == "log":
+            return torch.log(values)
+        if self.scale == "logit":
+            return torch.logit((values - self.lower) / (self.upper - self.lower))
+        return values
+
+    def _standardise(self, scaled: Tensor) -> Tensor:
+        return (scaled - self._scaled_center) / self.spread
+
+    @property
+    def _scaled_center(self) -> float:
+        return float(self._scaled(torch.tensor(self.center, dtype=torch.float64)))
+
+    @property
+    def _walls(self) -> tuple[float, float]:
+        if self.scale == "logit":
+            return -math.inf, math.inf
+        bounds = torch.tensor([self.lower, self.upper], dtype=torch.float64)
+        low, high = self._standardise(self._scaled(bounds)).tolist()
+        return low, high
+
+
+class SignalModel(ABC):
+    """The signal of a voxel, relative to no weighting, as a function of tissue parameters.
+
+    A subclass names its parameters and writes one equation. Everything else (bounds, latents,
+    batching, Jacobians, file names) follows from these two.
+    """
+
+    name: ClassVar[str]
+    #: The ``model-`` label of the file names.
+    label: ClassVar[str]
+    description: ClassVar[str]
+    #: DOI address of the paper that introduced the model.
+    reference: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]] = ("bvals",)
+    parameters: ClassVar[tuple[Parameter, ...]]
+    #: Whether the signal depends on a fibre orientation; if not, shells are averaged.
+    directional: ClassVar[bool] = False
+
+    @abstractmethod
+    def signal(self, acquisition: Acquisition, *args: Any, **kwargs: Any) -> Tensor:
+        """Compute the signal relative to no weighting.
+
+        Subclasses take one Tensor of shape (..., 1) per parameter, in the order of
+        `parameters`, and, if `directional`, ``orientation`` of shape (..., 3); they return a
+        Tensor of shape (..., n_measurements).
+        """
+
+    def check(self, acquisition: Acquisition) -> None:
+        """Raise `AcquisitionError` if the acquisition cannot determine the parameters."""
+        for column in self.requires:
+            acquisition[column]
+
+    def derived(self, values: Tensor) -> Mapping[Parameter, Tensor]:
+        """Quantities that follow from the parameters.
+
+        Parameters
+        ----------
+        values : Tensor of shape (..., n_parameters)
+            Physical values.
+
+        Returns
+        -------
+        mapping of Parameter to Tensor of shape (...)
+            Empty by default.
+        """
+        return {}
+
+    def __call__(
+        self, values: Tensor, acquisition: Acquisition, orientation: Tensor | None = None
+    ) -> Tensor:
+        """Compute the signal of physical values (..., n_parameters): (..., n_measurements)."""
+        columns = values.split(1, dim=-1)
+        if self.directional:
+            return self.signal(acquisition, *columns, orientation=orientation)
+        return self.signal(acquisition, *columns)
+
+    def unweighted(self, acquisition: Acquisition) -> Tensor:
+        """Tell which measurements have signal 1 whatever the tissue: bool (n_measurements,)."""
+        unweighted = acquisition.bvals == 0
+        if "echo_times" in self.requires:
+            unweighted = unweighted & (acquisition.echo_times == acquisition.echo_times.min())
+        return unweighted
+
+    def to_physical(self, z: Tensor) -> Tensor:
+        """Map latents (..., n_parameters) to physical values within the bounds."""
+        columns = zip(self.parameters, z.unbind(-1), strict=True)
+        return torch.stack([parameter.to_physical(column) for parameter, column in columns], -1)
+
+    def to_real(self, values: Tensor) -> Tensor:
+        """Map physical values (..., n_parameters) to latents."""
+        columns = zip(self.parameters, values.unbind(-1), strict=True)
+        return torch.stack([parameter.to_real(column) for parameter, column in columns], -1)

@@ -1,0 +1,77 @@
+"""From images to rows of voxels and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where voxels lie: what a written map takes over from its source image.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Spatial shape.
+    affine : array of shape (4, 4)
+        Voxel indices to world coordinates, mm.
+    qform_code, sform_code : int
+        NIfTI codes of the source.
+    """
+
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
+    qform_code: int
+    sform_code: int
+
+    @classmethod
+    def of(cls, image: nb.Nifti1Image) -> Grid:
+        """Take the grid of an image."""
+        return cls(
+            shape=tuple(image.shape[:3]),
+            affine=np.asarray(image.affine, dtype=np.float64),
+            qform_code=int(image.header["qform_code"]),
+            sform_code=int(image.header["sform_code"]),
+        )
+
+    def image(self, data: NDArray) -> nb.Nifti1Image:
+        """Wrap an array in an image on this grid, keeping the qform and sform codes."""
+        image = nb.Nifti1Image(data, self.affine)
+        # A file without any code still has an affine (from pixdim); code 1 keeps it readable.
+        image.set_qform(self.affine, code=self.qform_code)
+        image.set_sform(self.affine, code=self.sform_code)
+        image.header.set_xyzt_units("mm", "sec")
+        image.header.set_slope_inter(1, 0)
+        return image
+
+
+def load_image(path: Path) -> nb.Nifti1Image:
+    """Open an image lazily."""
+    return nb.load(path)  # type: ignore[return-value]
+
+
+def unmask(values: NDArray, mask: NDArray[np.bool_], fill: float = np.nan) -> NDArray:
+    """Put rows of voxels back on the grid.
+
+    Parameters
+    ----------
+    values : array of shape (n_voxels, ...)
+        One row per voxel inside ``mask``, in C order.
+    mask : array of bool, 3-D
+        The voxels.
+    fill : float
+        Value outside the mask.
+
+    Returns
+    -------
+    array of shape (*mask.shape, ...)
+        Same dtype as ``values``.
+    """
+    volume = np.full((*mask.shape, *values.shape[1:]), fill, dtype=values.dtype)
+    volume[mask] = values
+    return volume
