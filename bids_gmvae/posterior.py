@@ -131,30 +131,41 @@ class ParameterPosterior:
             yield _map(parameter, "std", std)
 
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Give everything as named tensors, ready to be saved."""
+        present = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
+        for parameter, (mean, std) in self.derived.items():
+            present[f"derived.{parameter.name}.mean"] = mean
+            present[f"derived.{parameter.name}.std"] = std
+        return present
+
+    @classmethod
+    def from_tensors(
+        cls, signal_model: SignalModel, tensors: Mapping[str, Tensor]
+    ) -> ParameterPosterior:
+        """Rebuild a posterior from what `tensors` gave."""
+        derived = {
+            parameter: (
+                tensors[f"derived.{parameter.name}.mean"],
+                tensors[f"derived.{parameter.name}.std"],
+            )
+            for parameter in signal_model.derived(tensors["mean"])
+        }
+        own = {name: tensors[name] for name in _TENSORS if name in tensors}
+        return cls(signal_model=signal_model, derived=derived, **own)
+
+
+_TENSORS = (
+    "mean", "std", "status", "s0", "residual", "shell_residual", "prior_influence",
+    "responsibilities", "unexpected", "orientation", "quantiles",
+)  # fmt: skip
+
+
 def concatenate(posteriors: list[ParameterPosterior]) -> ParameterPosterior:
     """Join the posteriors of consecutive chunks of voxels."""
-    first = posteriors[0]
-
-    def join(name: str) -> Tensor | None:
-        parts = [getattr(posterior, name) for posterior in posteriors]
-        return None if parts[0] is None else torch.cat(parts)
-
-    names = (
-        "mean", "std", "status", "s0", "residual", "shell_residual", "prior_influence",
-        "responsibilities", "unexpected", "orientation", "quantiles",
-    )  # fmt: skip
-    derived = {
-        parameter: (
-            torch.cat([posterior.derived[parameter][0] for posterior in posteriors]),
-            torch.cat([posterior.derived[parameter][1] for posterior in posteriors]),
-        )
-        for parameter in first.derived
-    }
-    return ParameterPosterior(
-        signal_model=first.signal_model,
-        derived=derived,
-        **{name: join(name) for name in names},  # type: ignore[arg-type]
-    )
+    parts = [posterior.tensors() for posterior in posteriors]
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return ParameterPosterior.from_tensors(posteriors[0].signal_model, joined)
 
 
 def _map(parameter: Parameter, statistic: str, values: Tensor) -> ParameterMap:

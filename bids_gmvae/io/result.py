@@ -1,0 +1,124 @@
+"""Everything known about a fitted run, on its way from the fit to maps, report and tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bids_gmvae.acquisition import Acquisition
+from bids_gmvae.io.run import Run
+from bids_gmvae.posterior import ParameterPosterior
+from bids_gmvae.signal_models import get_signal_model
+from bids_gmvae.voxels import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """A fitted run.
+
+    Attributes
+    ----------
+    run : Run
+        What was mapped.
+    grid : Grid
+        Where its voxels lie.
+    mask : array of bool, 3-D
+        Fitted voxels; the rows of all per-voxel tensors, in C order.
+    removed : array of bool, 3-D
+        Voxels of the given mask that have no signal support.
+    reference : array of float32, 3-D
+        Mean b0 image.
+    sigma : array of float32, shape (n_voxels,)
+        Noise standard deviation, in units of the image.
+    acquisition : Acquisition
+        Settings of the volumes that were used; directions in the frame of the image axes.
+    posterior : ParameterPosterior
+        What the chosen estimator says.
+    lsq : ParameterPosterior or None
+        The voxelwise fit of the same data; None if it is the chosen estimator.
+    info : mapping
+        Plain values: ``issues`` (list of issue dicts), ``mask`` (source and counts), ``shells``
+        (list of {b_value, n_volumes, is_b0, ...}), ``fit`` (estimator, settings, history, summary,
+        seconds, device), ``prior`` (physical means, weights of the components), ``frame``,
+        ``signal_model`` and ``reason`` (why this model).
+    """
+
+    run: Run
+    grid: Grid
+    mask: NDArray[np.bool_]
+    removed: NDArray[np.bool_]
+    reference: NDArray[np.float32]
+    sigma: NDArray[np.float32]
+    acquisition: Acquisition
+    posterior: ParameterPosterior
+    lsq: ParameterPosterior | None
+    info: Mapping[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write to one file; no code is pickled."""
+        run = asdict(self.run)
+        tensors = {
+            "mask": torch.from_numpy(self.mask),
+            "removed": torch.from_numpy(self.removed),
+            "reference": torch.from_numpy(self.reference),
+            "sigma": torch.from_numpy(self.sigma),
+            "affine": torch.from_numpy(self.grid.affine),
+        }
+        header = {
+            "run": json.loads(json.dumps(run, default=str)),
+            "qform_code": self.grid.qform_code,
+            "sform_code": self.grid.sform_code,
+            "signal_model": self.posterior.signal_model.name,
+            "info": self.info,
+        }
+        content = {
+            "header": json.dumps(header),
+            "tensors": tensors,
+            "acquisition": dict(self.acquisition.columns),
+            "posterior": self.posterior.tensors(),
+            "lsq": {} if self.lsq is None else self.lsq.tensors(),
+        }
+        torch.save(content, path)
+
+    @classmethod
+    def load(cls, path: Path) -> RunResult:
+        """Read what `save` wrote."""
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        header = json.loads(content["header"])
+        tensors = {name: tensor.numpy() for name, tensor in content["tensors"].items()}
+        signal_model = get_signal_model(header["signal_model"])
+        raw = header["run"]
+        run = Run(
+            modality=raw["modality"],
+            files=tuple(Path(name) for name in raw["files"]),
+            entities=raw["entities"],
+            metadata=raw["metadata"],
+            companions={key: Path(name) for key, name in raw["companions"].items()},
+            dataset=raw["dataset"],
+            dataset_root=Path(raw["dataset_root"]),
+        )
+        lsq = content["lsq"]
+        return cls(
+            run=run,
+            grid=Grid(
+                shape=tensors["mask"].shape,
+                affine=tensors["affine"],
+                qform_code=header["qform_code"],
+                sform_code=header["sform_code"],
+            ),
+            mask=tensors["mask"],
+            removed=tensors["removed"],
+            reference=tensors["reference"],
+            sigma=tensors["sigma"],
+            acquisition=Acquisition(**content["acquisition"]),
+            posterior=ParameterPosterior.from_tensors(signal_model, content["posterior"]),
+            lsq=ParameterPosterior.from_tensors(signal_model, lsq) if lsq else None,
+            info=header["info"],
+        )
