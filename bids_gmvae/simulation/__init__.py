@@ -1,0 +1,1 @@
+"""Simulated data with known truth: tissue populations, noise, phantom, BIDS dataset."""
