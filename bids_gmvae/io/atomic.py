@@ -1,0 +1,185 @@
+"""Files that are either complete under their name or not there at all."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import gzip
+import io
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import nibabel as nb
+
+from bids_gmvae.exceptions import StorageError
+
+#: How the names of unfinished files begin; they are hidden and keep their extension.
+TEMPORARY = ".tmp-"
+
+#: Written for absent values in tables, as BIDS wants.
+NOT_AVAILABLE = "n/a"
+
+_STORAGE_ERRORS = {
+    errno.ENOSPC: "There is no space left for {path}.",
+    errno.EDQUOT: "The disk quota is used up; {path} was not written.",
+    errno.EACCES: "Writing {path} is not permitted.",
+    errno.EPERM: "Writing {path} is not permitted.",
+    errno.EROFS: "The file system of {path} is read-only.",
+}
+
+#: Below this many free bytes, an unspecific writing error is put down to a full disk.
+_FULL = 1 << 20
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn errors about space, quota and permission into `StorageError`.
+
+    Parameters
+    ----------
+    path : Path
+        What is being written; named in the message.
+
+    Raises
+    ------
+    StorageError
+        If the block fails for want of space, quota or permission.
+    """
+    hint = "Free space or choose another output or work directory, then run the command again."
+    try:
+        yield
+    except OSError as error:
+        sentence = _STORAGE_ERRORS.get(error.errno or 0)
+        if sentence is None or not _concerns(error, path):
+            raise
+        raise StorageError(sentence.format(path=path), hint) from error
+    except RuntimeError as error:
+        # torch.save reports a full disk as a RuntimeError without errno.
+        if not path.parent.is_dir() or shutil.disk_usage(path.parent).free > _FULL:
+            raise
+        raise StorageError(_STORAGE_ERRORS[errno.ENOSPC].format(path=path), hint) from error
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it is synced and takes its name.
+
+    Parameters
+    ----------
+    path : Path
+        Final path; its folder is created. What was there before is replaced in one step.
+
+    Yields
+    ------
+    Path
+        Where to write. It has the extension of ``path``, for libraries that look at it.
+
+    Raises
+    ------
+    StorageError
+        For want of space, quota or permission.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        # Some network file systems cannot sync a folder; the file itself is safe by now.
+        with suppress(OSError):
+            _sync(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write bytes; returns the path."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write UTF-8 text with Unix line ends; returns the path."""
+    return write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write an object as indented JSON in the order of its keys; returns the path.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite: JSON has no word for it.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    return write_text(path, text + "\n")
+
+
+def write_tsv(
+    path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> Path:
+    """Write rows as tab-separated values; returns the path.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    rows : iterable of mapping
+        One mapping of column to value per row. Absent, None and not-a-number become ``n/a``.
+    columns : sequence of str, optional
+        Order of the columns; by default all that occur, in order of appearance.
+    """
+    rows = list(rows)
+    names = list(columns or dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+    writer.writerow(names)
+    writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
+    return write_text(path, text.getvalue())
+
+
+def read_tsv(path: Path) -> list[dict[str, str]]:
+    """Read what `write_tsv` wrote: one mapping of column to text per row."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def write_image(path: Path, image: nb.Nifti1Image) -> Path:
+    """Write an image as ``.nii`` or ``.nii.gz``; equal images give equal bytes."""
+    content = image.to_bytes()
+    if path.name.endswith(".gz"):
+        # No time and no name in the header. Noise hardly compresses, so speed is chosen.
+        content = gzip.compress(content, compresslevel=4, mtime=0)
+    return write_bytes(path, content)
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Tell whether an error is about ``path`` or its folders, not about a file that is read."""
+    return error.filename is None or Path(os.fsdecode(error.filename)).parent in path.parents
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value or value == "":
+        return NOT_AVAILABLE
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
