@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,6 @@ class RunResult:
 
     def save(self, path: Path) -> None:
         """Write to one file; no code is pickled."""
-        run = asdict(self.run)
         tensors = {
             "mask": torch.from_numpy(self.mask),
             "removed": torch.from_numpy(self.removed),
@@ -72,7 +71,7 @@ class RunResult:
             "affine": torch.from_numpy(self.grid.affine),
         }
         header = {
-            "run": json.loads(json.dumps(run, default=str)),
+            "run": self.run.to_dict(),
             "qform_code": self.grid.qform_code,
             "sform_code": self.grid.sform_code,
             "signal_model": self.posterior.signal_model.name,
@@ -94,19 +93,9 @@ class RunResult:
         header = json.loads(content["header"])
         tensors = {name: tensor.numpy() for name, tensor in content["tensors"].items()}
         signal_model = get_signal_model(header["signal_model"])
-        raw = header["run"]
-        run = Run(
-            modality=raw["modality"],
-            files=tuple(Path(name) for name in raw["files"]),
-            entities=raw["entities"],
-            metadata=raw["metadata"],
-            companions={key: Path(name) for key, name in raw["companions"].items()},
-            dataset=raw["dataset"],
-            dataset_root=Path(raw["dataset_root"]),
-        )
         lsq = content["lsq"]
         return cls(
-            run=run,
+            run=Run.from_dict(header["run"]),
             grid=Grid(
                 shape=tensors["mask"].shape,
                 affine=tensors["affine"],

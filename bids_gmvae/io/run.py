@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +63,20 @@ class Run:
         """
         name = self.image.name.split(".")[0].rsplit("_", 1)[0]
         return "_".join(part for part in name.split("_") if not part.startswith("desc-"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values, paths as text: what goes through JSON and Nipype."""
+        return json.loads(json.dumps(asdict(self), default=str))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Run:
+        """Rebuild the run from what `to_dict` gave."""
+        return cls(
+            modality=values["modality"],
+            files=tuple(Path(name) for name in values["files"]),
+            entities=values["entities"],
+            metadata=values["metadata"],
+            companions={key: Path(name) for key, name in values["companions"].items()},
+            dataset=values["dataset"],
+            dataset_root=Path(values["dataset_root"]),
+        )
