@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nb
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,3 +76,36 @@ def unmask(values: NDArray, mask: NDArray[np.bool_], fill: float = np.nan) -> ND
     volume = np.full((*mask.shape, *values.shape[1:]), fill, dtype=values.dtype)
     volume[mask] = values
     return volume
+
+
+def smooth_sigma(
+    variance: NDArray[np.float64], mask: NDArray[np.bool_], *, width: float = 2.5
+) -> NDArray[np.float64]:
+    """Turn voxelwise noise variances into a smooth map of standard deviations.
+
+    Parameters
+    ----------
+    variance : array of shape (n_voxels,)
+        Noisy estimates, one per voxel of ``mask``.
+    mask : array of bool, 3-D
+        The voxels.
+    width : float
+        Standard deviation of the smoothing kernel, voxels. It averages over some 4 voxels
+        across, as coil noise varies slowly.
+
+    Returns
+    -------
+    array of shape (n_voxels,)
+        Noise standard deviation, finite and positive.
+    """
+    finite = np.isfinite(variance) & (variance > 0)
+    if not finite.any():
+        return np.full(len(variance), np.nan)
+    typical = np.median(variance[finite])
+    # Pulsating CSF and motion make single voxels look noisy; they must not spread.
+    usable = np.where(finite, np.clip(variance, typical / 5, typical * 5), 0.0)
+    total = gaussian_filter(unmask(usable, mask, fill=0.0), width, mode="constant")
+    weight = gaussian_filter(unmask(finite.astype(float), mask, fill=0.0), width, mode="constant")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        smooth = np.sqrt(total[mask] / weight[mask])
+    return np.where(np.isfinite(smooth) & (smooth > 0), smooth, np.sqrt(typical))

@@ -1,1 +1,43 @@
 """Estimators by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bids_gmvae.estimators.base import Estimator, Fit, Measurements, read_fit, restore
+from bids_gmvae.estimators.lsq import LSQ, LSQFit
+from bids_gmvae.exceptions import UnknownNameError
+
+ESTIMATORS: dict[str, type[Estimator]] = {estimator.name: estimator for estimator in (LSQ,)}
+
+FITS: dict[str, type[Fit]] = {fit.estimator: fit for fit in (LSQFit,)}
+
+__all__ = ["ESTIMATORS", "Estimator", "Fit", "Measurements", "get_estimator", "load_fit"]
+
+
+def get_estimator(name: str) -> type[Estimator]:
+    """Give the estimator class of that name.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none; lists what there is.
+    """
+    try:
+        return ESTIMATORS[name]
+    except KeyError:
+        raise UnknownNameError.of("estimator", name, ESTIMATORS) from None
+
+
+def load_fit(path: Path) -> Fit:
+    """Read a saved fit, whichever estimator made it.
+
+    Raises
+    ------
+    InputError
+        If the file is no fit, or one of another format.
+    """
+    header, state = read_fit(path)
+    if header["estimator"] not in FITS:
+        raise UnknownNameError.of("estimator", header["estimator"], FITS)
+    return restore(FITS[header["estimator"]], header, state)
