@@ -74,6 +74,8 @@ class ExecutionSettings:
     sloppy: bool = False
     debug: bool = False
     verbose: int = 0
+    #: Options taken for drop-in use in existing pipelines that change nothing; the log says so.
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

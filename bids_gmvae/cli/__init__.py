@@ -1,0 +1,1 @@
+"""The command line: options to settings, settings to a run, an error to an exit code."""
