@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from bids_gmvae.estimators.base import Estimator, Fit, Measurements, read_fit, restore
+from bids_gmvae.estimators.gmvae import GMVAE, GMVAEFit
 from bids_gmvae.estimators.lsq import LSQ, LSQFit
 from bids_gmvae.exceptions import UnknownNameError
 
-ESTIMATORS: dict[str, type[Estimator]] = {estimator.name: estimator for estimator in (LSQ,)}
+ESTIMATORS: dict[str, type[Estimator]] = {estimator.name: estimator for estimator in (GMVAE, LSQ)}
 
-FITS: dict[str, type[Fit]] = {fit.estimator: fit for fit in (LSQFit,)}
+FITS: dict[str, type[Fit]] = {fit.estimator: fit for fit in (GMVAEFit, LSQFit)}
 
 __all__ = ["ESTIMATORS", "Estimator", "Fit", "Measurements", "get_estimator", "load_fit"]
 

@@ -40,11 +40,11 @@ class BallStick(SignalModel):
         ),
         Parameter(
             "stick_diffusivity", "mm^2/s", 1e-4, 3.5e-3, 1.8e-3, 0.4, "log",
-            "Diffusivity along the stick", {"param": "diffusivity"}, (0.0, 3e-3),
+            "Diffusivity along the stick", {"param": "diffusivity"}, (0.0, 3e-3), (3e-4, 3.05e-3),
         ),
         Parameter(
             "ball_diffusivity", "mm^2/s", 1e-4, 3.5e-3, 1.1e-3, 0.55, "log",
-            "Diffusivity of the ball", {"param": "isodiffusivity"}, (0.0, 3e-3),
+            "Diffusivity of the ball", {"param": "isodiffusivity"}, (0.0, 3e-3), (2e-4, 3.05e-3),
         ),
     )  # fmt: skip
 

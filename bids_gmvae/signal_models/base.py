@@ -45,6 +45,9 @@ class Parameter:
         Entities of the file name: ``{"param": label}`` or ``{"suffix": "T2map"}``.
     figure : tuple of float
         Display range, in ``unit``.
+    tissue : tuple of float, optional
+        Range in which the mean of a tissue may lie, in ``unit``: no water diffuses faster than
+        free water. Strictly within the bounds; the default leaves a hundredth at each end.
     """
 
     name: str
@@ -57,6 +60,12 @@ class Parameter:
     description: str
     bids: Mapping[str, str] = field(hash=False)
     figure: tuple[float, float]
+    tissue: tuple[float, float] = (math.nan, math.nan)
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.tissue[0]):
+            margin = 0.01 * (self.upper - self.lower)
+            object.__setattr__(self, "tissue", (self.lower + margin, self.upper - margin))
 
     def to_real(self, values: Tensor) -> Tensor:
         """Map values strictly within the bounds (``unit``) to the latent ``z``."""

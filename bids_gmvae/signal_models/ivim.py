@@ -39,7 +39,7 @@ class IVIM(SignalModel):
         ),
         Parameter(
             "diffusivity", "mm^2/s", 1e-5, 4e-3, 1.2e-3, 0.5, "log",
-            "Diffusivity of the tissue", {"param": "diffusivity"}, (0.0, 3e-3),
+            "Diffusivity of the tissue", {"param": "diffusivity"}, (0.0, 3e-3), (1e-4, 3.05e-3),
         ),
     )  # fmt: skip
 

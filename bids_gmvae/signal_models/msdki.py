@@ -30,11 +30,11 @@ class MSDKI(SignalModel):
     parameters = (
         Parameter(
             "diffusivity", "mm^2/s", 1e-5, 4e-3, 1.5e-3, 1e-3, "linear",
-            "Mean signal diffusivity", {"param": "msd"}, (0.0, 3e-3),
+            "Mean signal diffusivity", {"param": "msd"}, (0.0, 3e-3), (1e-4, 3.05e-3),
         ),
         Parameter(
             "kurtosis", "", -3 / 7, 3.0, 0.9, 0.7, "linear",
-            "Mean signal kurtosis", {"param": "msk"}, (0.0, 2.0),
+            "Mean signal kurtosis", {"param": "msk"}, (0.0, 2.0), (0.0, 2.9),
         ),
     )  # fmt: skip
 

@@ -32,7 +32,7 @@ class T2ADC(SignalModel):
         ),
         Parameter(
             "diffusivity", "mm^2/s", 1e-5, 4e-3, 1.2e-3, 0.6, "log",
-            "Apparent diffusion coefficient", {"param": "adc"}, (0.0, 3e-3),
+            "Apparent diffusion coefficient", {"param": "adc"}, (0.0, 3e-3), (1e-4, 3.05e-3),
         ),
     )  # fmt: skip
 

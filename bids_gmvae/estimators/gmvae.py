@@ -1,0 +1,276 @@
+"""The structured variational autoencoder with a learnt Gaussian-mixture prior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bids_gmvae.config import ModelSettings
+from bids_gmvae.estimators.base import Estimator, Fit, Measurements
+from bids_gmvae.estimators.chunks import in_chunks
+from bids_gmvae.estimators.moments import derived_moments, moments, quantiles
+from bids_gmvae.estimators.problem import Problem
+from bids_gmvae.estimators.recognition.newton import Newton, Recognised
+from bids_gmvae.estimators.residuals import (
+    at_bound,
+    standardised_residuals,
+    status_of,
+    summarise_residuals,
+    usable_voxels,
+)
+from bids_gmvae.exceptions import InputError
+from bids_gmvae.posterior import ParameterPosterior
+from bids_gmvae.priors import (
+    GaussianMixturePrior,
+    MixturePosterior,
+    Potential,
+    learn,
+    spread_centres,
+)
+from bids_gmvae.signal_models.base import SignalModel
+
+#: The prior is learnt on at most this many voxels, drawn at random.
+N_TRAINING = 12_000
+#: Times the potentials are linearised again under the learnt prior.
+N_RELINEARISE = 2
+N_RESTARTS = 2
+#: Above this prior influence the voxel's own data hardly count.
+UNIDENTIFIED = 0.9
+#: Components lighter than this are called inactive.
+ACTIVE_WEIGHT = 0.005
+
+
+class GMVAEFit(Fit):
+    """A learnt mixture prior, and how to combine it with a voxel's data."""
+
+    estimator = "gmvae"
+
+    def __init__(
+        self,
+        signal_model: SignalModel,
+        settings: ModelSettings,
+        prior: GaussianMixturePrior,
+        *,
+        history: tuple[float, ...] = (),
+        summary: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(signal_model, settings, history, summary or {})
+        object.__setattr__(self, "prior", prior)
+
+    prior: GaussianMixturePrior
+
+    def posterior(self, run: Measurements) -> ParameterPosterior:
+        """Combine the prior with every voxel's data."""
+        return in_chunks(self._posterior, run, device=self.summary.get("device", "cpu"))
+
+    def _posterior(self, run: Measurements, usable: Tensor) -> ParameterPosterior:
+        model = self.signal_model
+        prior = _to(self.prior, run.signals)
+        problem = Problem.of(run, model, self.settings)
+        recognition = Newton()
+        recognised = recognition.first(problem)
+        mixture = prior.posterior(recognised.potential)
+        recognised = recognition.refine(problem, recognised, mixture, prior)
+        mixture = prior.posterior(recognised.potential)
+        mean, std = moments(mixture, model)
+        influence = prior_influence(mixture, recognised.potential)
+        residuals = standardised_residuals(
+            problem, recognised.state, _freedom(problem, recognised, mixture, prior)
+        )
+        overall, by_shell = summarise_residuals(problem, residuals)
+        unidentified = (influence > UNIDENTIFIED).any(dim=1)
+        return ParameterPosterior(
+            signal_model=model,
+            mean=mean,
+            std=std,
+            status=status_of(
+                usable, recognised.converged, at_bound(model, mean), unidentified
+            ),
+            s0=torch.exp(recognised.state.log_s0),
+            residual=overall,
+            shell_residual=by_shell,
+            prior_influence=influence,
+            responsibilities=mixture.responsibilities[:, :-1],
+            unexpected=mixture.responsibilities[:, -1],
+            orientation=recognised.state.orientation,
+            quantiles=quantiles(mixture, model),
+            derived=derived_moments(mixture, model),
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Give the prior's tensors."""
+        return {
+            name: getattr(self.prior, name)
+            for name in ("weights", "means", "covariances", "lower", "upper")
+        }
+
+    @classmethod
+    def from_state(
+        cls,
+        signal_model: SignalModel,
+        settings: ModelSettings,
+        state: Mapping[str, Tensor],
+        *,
+        history: tuple[float, ...],
+        summary: Mapping[str, Any],
+    ) -> GMVAEFit:
+        """Rebuild from the prior's tensors."""
+        prior = GaussianMixturePrior(**state)
+        if prior.means.shape[1] != len(signal_model.parameters):
+            raise InputError(
+                f"The fit has {prior.means.shape[1]} latents, {signal_model.name} has "
+                f"{len(signal_model.parameters)} parameters.",
+                "Fit again without --reuse-fit.",
+            )
+        return cls(signal_model, settings, prior, history=history, summary=summary)
+
+
+class GMVAE(Estimator):
+    """Recognition gives potentials, a mixture prior is learnt from them, physics decodes."""
+
+    name = "gmvae"
+    description = "Structured variational autoencoder with a learnt Gaussian-mixture prior"
+
+    def fit(self, *runs: Measurements) -> GMVAEFit:
+        """Learn the prior of all voxels of the runs, jointly."""
+        generator = torch.Generator().manual_seed(self.settings.random_seed)
+        problems = [
+            Problem.of(run, self.signal_model, self.settings)
+            for run in self._training_voxels(runs, generator)
+        ]
+        recognition = Newton()
+        recognised = [recognition.first(problem) for problem in problems]
+        potential = _join([item.potential for item in recognised])
+        history: list[float] = []
+        prior = self._initialise(potential, generator)
+        for round_ in range(N_RELINEARISE + 1):
+            prior, evidence = learn(prior, potential)
+            history += evidence
+            self.progress(round_ + 1, N_RELINEARISE + 1, history[-1])
+            if round_ < N_RELINEARISE:
+                recognised = [
+                    recognition.refine(problem, item, prior.posterior(item.potential), prior)
+                    for problem, item in zip(problems, recognised, strict=True)
+                ]
+                potential = _join([item.potential for item in recognised])
+        prior = prior.sorted()
+        return GMVAEFit(
+            self.signal_model,
+            self.settings,
+            _to(prior, torch.zeros((), dtype=torch.float64)),
+            history=tuple(history),
+            summary=self._summary(prior, len(potential)),
+        )
+
+    def _training_voxels(
+        self, runs: tuple[Measurements, ...], generator: torch.Generator
+    ) -> list[Measurements]:
+        """Draw usable voxels from all runs, in proportion to their size."""
+        usable = [torch.nonzero(usable_voxels(run))[:, 0] for run in runs]
+        total = sum(len(voxels) for voxels in usable)
+        if total == 0:
+            raise InputError(
+                "No voxel can be fitted: every one is non-finite, constant or without noise level.",
+                "Check the image and the mask.",
+            )
+        chosen = []
+        for run, voxels in zip(runs, usable, strict=True):
+            self.signal_model.check(run.acquisition)
+            n = min(len(voxels), max(1, round(N_TRAINING * len(voxels) / total)))
+            drawn = voxels[torch.randperm(len(voxels), generator=generator)[:n].sort().values]
+            chosen.append(run.select(drawn).to(self.device, torch.float64))
+        return chosen
+
+    def _initialise(
+        self, potential: Potential, generator: torch.Generator
+    ) -> GaussianMixturePrior:
+        """Start the components apart from each other; keep the best of some restarts."""
+        n_latent = potential.shift.shape[1]
+        lower, upper = self._box(potential.shift)
+        n_components = min(self.settings.n_components, len(potential))
+        single = GaussianMixturePrior.around(
+            potential.shift.new_zeros(1, n_latent), spread=1.0, lower=lower, upper=upper
+        )
+        points = single.posterior(potential).means[:, -1].clamp(lower, upper)
+        best, best_evidence = single, -torch.inf
+        for _ in range(N_RESTARTS):
+            centres = spread_centres(points, n_components, generator)
+            prior = GaussianMixturePrior.around(centres, spread=0.3, lower=lower, upper=upper)
+            prior, history = learn(prior, potential, n_steps=15)
+            if history[-1] > best_evidence:
+                best, best_evidence = prior, history[-1]
+        return best
+
+    def _box(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the latent images of the ranges in which tissue means may lie."""
+        ends = torch.tensor(
+            [parameter.tissue for parameter in self.signal_model.parameters], dtype=torch.float64
+        )
+        lower = self.signal_model.to_real(ends[:, 0]).to(like)
+        return lower, self.signal_model.to_real(ends[:, 1]).to(like)
+
+    def _summary(self, prior: GaussianMixturePrior, n_training: int) -> dict[str, Any]:
+        model = self.signal_model
+        tissue = prior.weights[:-1]
+        return {
+            "device": str(self.device),
+            "recognition": self.settings.recognition,
+            "n_components": prior.n_components,
+            "n_active": int((tissue > ACTIVE_WEIGHT).sum()),
+            "n_training_voxels": n_training,
+            "component_weights": [round(float(weight), 6) for weight in tissue],
+            "unexpected_weight": round(float(prior.weights[-1]), 6),
+            "component_means": [
+                [float(f"{float(value):.6g}") for value in row]
+                for row in model.to_physical(prior.means[:-1])
+            ],
+        }
+
+
+def prior_influence(mixture: MixturePosterior, potential: Potential) -> Tensor:
+    """Give the share of the information about each latent that came from the prior.
+
+    One minus the diagonal of the averaging kernel, (precision + prior precision)^-1 precision,
+    averaged over components (Rodgers 2000, https://doi.org/10.1142/3171).
+
+    Returns
+    -------
+    Tensor of shape (n_voxels, n_latent)
+        Within [0, 1].
+    """
+    kernel = torch.einsum(
+        "vk,vkpq,vqp->vp", mixture.responsibilities, mixture.covariances, potential.precision
+    )
+    return (1 - kernel).clamp(0, 1)
+
+
+def _freedom(
+    problem: Problem, recognised: Recognised, mixture: MixturePosterior, prior: GaussianMixturePrior
+) -> Tensor:
+    """Give the share of each residual's variance that the fit left over, on average.
+
+    The fit uses up one degree of freedom for each nuisance, and for each latent as much as
+    the data decided.
+    """
+    used = len(problem.nuisance) + (1 - prior_influence(mixture, recognised.potential)).sum(dim=1)
+    n_data = problem.data.shape[1]
+    share = (1 - used / n_data).clamp(min=0)
+    return share[:, None].expand(-1, n_data)
+
+
+def _join(potentials: list[Potential]) -> Potential:
+    return Potential(
+        torch.cat([item.precision for item in potentials]),
+        torch.cat([item.shift for item in potentials]),
+        torch.cat([item.constant for item in potentials]),
+    )
+
+
+def _to(prior: GaussianMixturePrior, like: Tensor) -> GaussianMixturePrior:
+    return GaussianMixturePrior(
+        prior.weights.to(like), prior.means.to(like), prior.covariances.to(like),
+        prior.lower.to(like), prior.upper.to(like),
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""From a mixture on the latents to means, deviations and quantiles in physical units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bids_gmvae.priors import MixturePosterior
+from bids_gmvae.signal_models.base import Parameter, SignalModel
+
+#: Nodes of the Gauss-Hermite rule; seven are exact for polynomials up to degree 13.
+N_NODES = 7
+N_BISECTIONS = 30
+#: Probabilities that bound the central 68 % interval.
+CENTRAL = (0.158655, 0.841345)
+
+
+def moments(mixture: MixturePosterior, signal_model: SignalModel) -> tuple[Tensor, Tensor]:
+    """Give mean and standard deviation of each parameter.
+
+    Parameters
+    ----------
+    mixture : MixturePosterior
+        Posterior of the latents.
+    signal_model : SignalModel
+        Gives the bijection to physical values.
+
+    Returns
+    -------
+    mean, std : Tensor of shape (n_voxels, n_parameters)
+        Physical units.
+    """
+    nodes, weights = _hermite(mixture.means)
+    spread = mixture.covariances.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+    mean = torch.zeros_like(mixture.means[:, 0])
+    square = torch.zeros_like(mean)
+    # Values are centred before they are squared: D ~ 1e-3 would lose digits otherwise.
+    centre = signal_model.to_physical(mixture.means[:, -1])
+    for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
+        values = signal_model.to_physical(mixture.means + node * spread) - centre[:, None]
+        mean += weight * torch.einsum("vk,vkp->vp", mixture.responsibilities, values)
+        square += weight * torch.einsum("vk,vkp->vp", mixture.responsibilities, values**2)
+    return centre + mean, (square - mean**2).clamp(min=0).sqrt()
+
+
+def quantiles(mixture: MixturePosterior, signal_model: SignalModel) -> Tensor:
+    """Give the central 68 % interval of each parameter, (n_voxels, n_parameters, 2).
+
+    Bijections carry quantiles over, so the search is in the latents.
+    """
+    spread = mixture.covariances.diagonal(dim1=-2, dim2=-1).clamp(min=1e-24).sqrt()
+    ends = []
+    for probability in CENTRAL:
+        low = (mixture.means - 8 * spread).amin(dim=1)
+        high = (mixture.means + 8 * spread).amax(dim=1)
+        for _ in range(N_BISECTIONS):
+            middle = (low + high) / 2
+            below = torch.special.ndtr((middle[:, None] - mixture.means) / spread)
+            total = torch.einsum("vk,vkp->vp", mixture.responsibilities, below)
+            low = torch.where(total < probability, middle, low)
+            high = torch.where(total < probability, high, middle)
+        ends.append(signal_model.to_physical((low + high) / 2))
+    return torch.stack(ends, dim=-1)
+
+
+def derived_moments(
+    mixture: MixturePosterior, signal_model: SignalModel
+) -> Mapping[Parameter, tuple[Tensor, Tensor]]:
+    """Give mean and standard deviation of each derived quantity, by sigma points.
+
+    Returns
+    -------
+    mapping of Parameter to (mean, std)
+        Tensors of shape (n_voxels,), physical units.
+    """
+    if not signal_model.derived(signal_model.to_physical(mixture.means[:1, 0])):
+        return {}
+    n = mixture.means.shape[-1]
+    jitter = 1e-12 * torch.eye(n).to(mixture.means)
+    root = torch.linalg.cholesky_ex(mixture.covariances + jitter)[0] * n**0.5
+    sums: dict[Parameter, tuple[Tensor, Tensor]] = {}
+    for axis in range(n):
+        for sign in (1.0, -1.0):
+            points = signal_model.to_physical(mixture.means + sign * root[..., axis])
+            for parameter, value in signal_model.derived(points).items():
+                weight = mixture.responsibilities / (2 * n)
+                scaled = value / parameter.center
+                first, second = sums.get(parameter, (0.0, 0.0))
+                sums[parameter] = (
+                    first + (weight * scaled).sum(dim=1),
+                    second + (weight * scaled**2).sum(dim=1),
+                )
+    return {
+        parameter: (
+            first * parameter.center,
+            (second - first**2).clamp(min=0).sqrt() * parameter.center,
+        )
+        for parameter, (first, second) in sums.items()
+    }
+
+
+def _hermite(like: Tensor) -> tuple[Tensor, Tensor]:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(N_NODES)
+    return torch.from_numpy(nodes).to(like), torch.from_numpy(weights / weights.sum()).to(like)
