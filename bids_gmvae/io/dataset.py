@@ -1,0 +1,264 @@
+"""The output dataset as a whole: its description, what validators may ignore, its manifest.
+
+Several processes may share an output folder, so everything that concerns more than one run is
+written under a lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from bids_gmvae import __version__
+from bids_gmvae.config import RunSettings
+from bids_gmvae.exceptions import InputError, StorageError
+from bids_gmvae.io.atomic import (
+    TEMPORARY,
+    read_tsv,
+    storage_errors,
+    write_json,
+    write_text,
+    write_tsv,
+)
+
+BIDS_VERSION = "1.11.1"
+NAME = "bids_gmvae"
+CODE_URL = "https://github.com/aramadan/bids_gmvae"
+MANIFEST = "manifest.tsv"
+
+#: Name, tag and address of the container image, set where the image is built.
+CONTAINER_VARIABLES = {
+    "Type": "BIDS_GMVAE_CONTAINER_TYPE",
+    "Tag": "BIDS_GMVAE_CONTAINER_TAG",
+    "URI": "BIDS_GMVAE_CONTAINER_URI",
+}
+
+#: What BIDS 1.11.1 has no words for: BEP016's entities, and files that are no data.
+#: ``figures`` bears no slash: with one, the validator still complains about the folder.
+BIDSIGNORE = (
+    "*.html", "logs/", "figures", "*_model-*", "*_T2map.*", "group_*", MANIFEST,
+)  # fmt: skip
+
+#: Seconds to wait for another process; it holds the lock for less than one.
+PATIENCE = 120.0
+
+
+@contextmanager
+def locked(out_dir: Path) -> Iterator[None]:
+    """Hold the lock of an output dataset.
+
+    Raises
+    ------
+    StorageError
+        If the folder cannot be written, or another process does not let go.
+    """
+    lock = out_dir / "logs" / ".dataset.lock"
+    with storage_errors(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(lock).acquire(timeout=PATIENCE)
+        except Timeout as error:
+            raise StorageError(
+                f"Another process has held {lock} for {PATIENCE:.0f} s.",
+                "If none is running, delete that file and run the command again.",
+            ) from error
+    with held:
+        yield
+
+
+def initialise(out_dir: Path, settings: RunSettings | None, datasets: Mapping[str, Path]) -> None:
+    """Create or complete the dataset-level files of an output dataset.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Root of the output dataset.
+    settings : RunSettings or None
+        What was asked for; only whether the call was sloppy is recorded.
+    datasets : mapping of str to Path
+        Input datasets by the key that BIDS URIs use (``raw``, or the name of a derivative).
+
+    Raises
+    ------
+    InputError
+        If the folder holds a dataset of another kind.
+    StorageError
+        For want of space, quota or permission.
+    """
+    with locked(out_dir):
+        path = out_dir / "dataset_description.json"
+        present = _read_description(path)
+        sloppy = settings is not None and settings.execution.sloppy
+        merged = merge_description(present, description(out_dir, datasets, sloppy=sloppy))
+        if merged != present:
+            write_json(path, merged)
+        _complete_lines(out_dir / ".bidsignore", BIDSIGNORE)
+        readme = out_dir / "README.md"
+        if not any(out_dir.glob("README*")):
+            write_text(readme, files("bids_gmvae").joinpath("data/output_readme.md").read_text())
+
+
+def description(
+    out_dir: Path, datasets: Mapping[str, Path], *, sloppy: bool = False
+) -> dict[str, Any]:
+    """Describe the output dataset of one call of the app."""
+    generator: dict[str, Any] = {
+        "Name": NAME,
+        "Version": __version__,
+        "Description": "Quantitative MRI parameter maps with uncertainty",
+        "CodeURL": CODE_URL,
+    }
+    container = {
+        key: os.environ[name] for key, name in CONTAINER_VARIABLES.items() if os.environ.get(name)
+    }
+    if container:
+        generator["Container"] = container
+    if sloppy:
+        generator["Sloppy"] = True
+    return {
+        "Name": f"{NAME} - quantitative MRI parameter maps with uncertainty",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [generator],
+        "SourceDatasets": [_source(root, out_dir) for root in datasets.values()],
+        "DatasetLinks": {key: dataset_link(root, out_dir) for key, root in datasets.items()},
+        "HowToAcknowledge": "Please cite what logs/CITATION.md names.",
+    }
+
+
+def merge_description(present: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what a call contributes; what is there, edited by hand or not, stays.
+
+    Examples
+    --------
+    >>> merge_description({"Name": "mine", "License": "CC0"}, {"Name": "x", "DatasetLinks": {}})
+    {'Name': 'mine', 'License': 'CC0', 'DatasetLinks': {}}
+    """
+    merged = {**new, **present} if not present else {**present}
+    for key, value in new.items():
+        if key == "DatasetLinks":
+            # The latest path is the one that is known to exist.
+            merged[key] = {**merged.get(key, {}), **value}
+        elif key in ("GeneratedBy", "SourceDatasets"):
+            there = merged.get(key, [])
+            merged[key] = [*there, *(item for item in value if item not in there)]
+        else:
+            merged.setdefault(key, value)
+    return merged
+
+
+def dataset_link(root: Path, out_dir: Path) -> str:
+    """Give the address of an input dataset.
+
+    It is relative where one folder lies in the other, so that it survives a move.
+
+    Examples
+    --------
+    >>> dataset_link(Path("/data"), Path("/data/derivatives/bids_gmvae"))
+    '../..'
+    >>> dataset_link(Path("/data"), Path("/out"))
+    'file:///data'
+    """
+    root, out_dir = (Path(os.path.abspath(path)) for path in (root, out_dir))
+    if root.is_relative_to(out_dir) or out_dir.is_relative_to(root):
+        return Path(os.path.relpath(root, out_dir)).as_posix()
+    return root.as_uri()
+
+
+def write_manifest(out_dir: Path) -> Path:
+    """Write path, size and checksum of every file of the dataset, logs apart.
+
+    Returns
+    -------
+    Path
+        The manifest.
+    """
+    with locked(out_dir):
+        rows = [
+            {"path": path.relative_to(out_dir).as_posix(), "size": size, "sha256": digest}
+            for path in dataset_files(out_dir)
+            for size, digest in [checksum(path)]
+        ]
+        return write_tsv(out_dir / MANIFEST, rows, ["path", "size", "sha256"])
+
+
+def read_manifest(out_dir: Path) -> list[dict[str, str]]:
+    """Read the manifest; empty if there is none."""
+    path = out_dir / MANIFEST
+    return read_tsv(path) if path.exists() else []
+
+
+def dataset_files(out_dir: Path) -> list[Path]:
+    """List the files of an output dataset: those at its root and those of its subjects.
+
+    Logs, the work directory, hidden and unfinished files are no part of it.
+    """
+    top = [path for path in out_dir.iterdir() if path.is_file()]
+    inside = [
+        path
+        for folder in out_dir.glob("sub-*")
+        if folder.is_dir()
+        for path in folder.rglob("*")
+        if path.is_file()
+    ]
+    hidden = (TEMPORARY, ".")
+    return sorted(
+        path
+        for path in (*top, *inside)
+        if path.name == ".bidsignore" or not path.name.startswith(hidden)
+        if path.name != MANIFEST
+    )
+
+
+def checksum(path: Path) -> tuple[int, str]:
+    """Give the size in bytes and the SHA-256 of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return path.stat().st_size, digest
+
+
+def _source(root: Path, out_dir: Path) -> dict[str, str]:
+    """Describe an input dataset by what it says of itself."""
+    source = {"URL": dataset_link(root, out_dir)}
+    try:
+        own = json.loads((root / "dataset_description.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return source  # discovery has already told the user about it
+    if own.get("DatasetDOI"):
+        source["DOI"] = own["DatasetDOI"]
+    generators = own.get("GeneratedBy") or [{}]
+    if generators[0].get("Version"):
+        source["Version"] = generators[0]["Version"]
+    return source
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        present = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not JSON ({error}).", "Repair or delete it, or choose another OUTPUT_DIR."
+        ) from error
+    if present.get("DatasetType") != "derivative":
+        raise InputError(
+            f"OUTPUT_DIR {path.parent} holds a dataset that is no derivative.",
+            "Choose another folder, e.g. BIDS_DIR/derivatives/bids_gmvae.",
+        )
+    return present
+
+
+def _complete_lines(path: Path, wanted: tuple[str, ...]) -> None:
+    present = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    missing = [line for line in wanted if line not in present]
+    if missing:
+        write_text(path, "\n".join([*present, *missing]) + "\n")
