@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from enum import IntEnum
 
@@ -100,3 +101,46 @@ class UnknownNameError(InputError):
         close = difflib.get_close_matches(name, names, n=1)
         suggestion = f"Did you mean '{close[0]}'? " if close else ""
         return cls(f"Unknown {kind} '{name}'.", f"{suggestion}Known: {', '.join(names)}.")
+
+
+#: Errors of the operating system about room and permission.
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def explain(error: BaseException) -> GMVAEError | None:
+    """Put an error of the machine into the app's words.
+
+    Parameters
+    ----------
+    error : BaseException
+        Anything that was raised.
+
+    Returns
+    -------
+    GMVAEError or None
+        The error itself if it is one already; None if it is a defect, which has a traceback.
+
+    Examples
+    --------
+    >>> print(explain(OSError(28, "No space left on device", "/out/map.nii.gz")))
+    No space left on device: /out/map.nii.gz. Free space or choose other directories, then repeat.
+    >>> explain(KeyError("x")) is None
+    True
+    """
+    if isinstance(error, GMVAEError):
+        return error
+    if isinstance(error, MemoryError):
+        return GMVAEError(
+            "There is not enough memory.", "Give more, or use --low-mem and fewer --nprocs."
+        )
+    # Known by name, so that this module stays free of torch.
+    if type(error).__name__ == "OutOfMemoryError":
+        return DeviceError(
+            "The device ran out of memory.", "Use --device cpu, or a device with more memory."
+        )
+    if isinstance(error, OSError) and error.errno in _STORAGE:
+        where = f": {error.filename}" if error.filename else ""
+        return StorageError(
+            f"{error.strerror}{where}.", "Free space or choose other directories, then repeat."
+        )
+    return None

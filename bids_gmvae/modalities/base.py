@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
+
+from bids_gmvae.exceptions import InputError
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,16 @@ class Issue:
     def to_dict(self) -> Mapping[str, str]:
         """Give plain values for JSON."""
         return asdict(self)
+
+
+def raise_errors(issues: Iterable[Issue]) -> None:
+    """Raise the errors among ``issues`` as one.
+
+    Raises
+    ------
+    InputError
+        With every text, and the hint of the first.
+    """
+    errors = [issue for issue in issues if issue.severity == "error"]
+    if errors:
+        raise InputError(" ".join(issue.text for issue in errors), errors[0].hint)

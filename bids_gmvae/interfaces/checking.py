@@ -1,0 +1,49 @@
+"""Check a run before anything is computed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from nipype.interfaces.base import File, TraitedSpec, traits
+
+from bids_gmvae.interfaces.base import InputSpec, RunInterface
+
+
+class CheckRunInputSpec(InputSpec):
+    """Inputs of `CheckRun`."""
+
+    run = traits.Dict(mandatory=True, desc="the run, as Run.to_dict() gives it")
+    settings = traits.Dict(desc="thresholds: fields of ModelSettings")
+
+
+class CheckRunOutputSpec(TraitedSpec):
+    """Outputs of `CheckRun`."""
+
+    checked = File(exists=True, desc="acquisition, selected volumes, shells and issues, JSON")
+
+
+class CheckRun(RunInterface):
+    """Read gradient tables and headers, and refuse what cannot be mapped."""
+
+    input_spec = CheckRunInputSpec
+    output_spec = CheckRunOutputSpec
+
+    def _compute(self, folder: Path) -> None:
+        from bids_gmvae.config import ModelSettings
+        from bids_gmvae.io.run import Run
+        from bids_gmvae.modalities.base import raise_errors
+        from bids_gmvae.modalities.dwi import check
+
+        checked = check(Run.from_dict(self.inputs.run), ModelSettings(**self.inputs.settings))
+        raise_errors(checked.issues)
+        content = {
+            "acquisition": {k: v.tolist() for k, v in checked.acquisition.columns.items()},
+            "selected": checked.selected.tolist(),
+            "frame": checked.frame,
+            "shells": checked.shells,
+            "issues": [issue.to_dict() for issue in checked.issues],
+        }
+        path = folder / "checked.json"
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        self._results["checked"] = str(path)

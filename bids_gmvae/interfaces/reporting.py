@@ -1,0 +1,37 @@
+"""Draw the figures of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nipype.interfaces.base import File, OutputMultiObject, TraitedSpec, traits
+
+from bids_gmvae.interfaces.base import InputSpec, SinkInterface
+
+
+class DrawReportletsInputSpec(InputSpec):
+    """Inputs of `DrawReportlets`."""
+
+    result = File(exists=True, mandatory=True, desc="a RunResult")
+    out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
+
+
+class DrawReportletsOutputSpec(TraitedSpec):
+    """Outputs of `DrawReportlets`."""
+
+    figures = OutputMultiObject(File(exists=True), desc="figures written")
+
+
+class DrawReportlets(SinkInterface):
+    """Draw every panel of a run's report into ``sub-*/figures``."""
+
+    input_spec = DrawReportletsInputSpec
+    output_spec = DrawReportletsOutputSpec
+
+    def _compute(self, folder: Path) -> None:
+        from bids_gmvae.io.result import RunResult
+        from bids_gmvae.report.reportlets import write_reportlets
+
+        result = RunResult.load(Path(self.inputs.result))
+        figures = write_reportlets(result, Path(self.inputs.out_dir))
+        self._results["figures"] = [str(path) for path in figures]
