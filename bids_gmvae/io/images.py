@@ -1,0 +1,118 @@
+"""Images on disk: opening them, with errors that say what is wrong."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_gmvae.exceptions import InputError
+from bids_gmvae.io.inheritance import require_content
+from bids_gmvae.voxels import load_image
+
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    nb.filebasedimages.ImageFileError,
+    nb.spatialimages.HeaderDataError,
+)
+
+
+def open_image(path: Path) -> nb.Nifti1Image:
+    """Open an image lazily, after checking that it is there and whole.
+
+    Parameters
+    ----------
+    path : Path
+        NIfTI file.
+
+    Returns
+    -------
+    Nifti1Image
+        Its data are not read yet.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, cut off or no NIfTI image of real numbers.
+    """
+    require_content(path)
+    try:
+        image = load_image(path)
+    except _BROKEN as error:
+        raise InputError(
+            f"{path} must be a NIfTI image, but its header cannot be read: {error}.",
+            "The file may be damaged; copy or convert it again.",
+        ) from error
+    if image.get_data_dtype().kind not in "iuf":
+        raise InputError(
+            f"{path} must hold real numbers, but its data type is {image.get_data_dtype()}.",
+            "Give the magnitude image.",
+        )
+    expected = int(image.header["vox_offset"]) + image.get_data_dtype().itemsize * math.prod(
+        image.shape
+    )
+    size = _content_size(path, expected)
+    if size < expected:
+        raise InputError(
+            f"{path} must hold {expected} bytes (header and {image.shape} voxels), but the "
+            f"file ends after {size}.",
+            "The file is cut off; copy or convert it again.",
+        )
+    return image
+
+
+def read_data(path: Path) -> NDArray[np.float32]:
+    """Read all values of an image.
+
+    Parameters
+    ----------
+    path : Path
+        NIfTI file.
+
+    Returns
+    -------
+    array of float32
+        Scaled values.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, cut off or no NIfTI image.
+    """
+    image = open_image(path)
+    try:
+        return image.get_fdata(dtype=np.float32, caching="unchanged")
+    except _BROKEN as error:
+        raise InputError(
+            f"The voxels of {path} must be readable, but are not: {error}.",
+            "The file may be damaged; copy or convert it again.",
+        ) from error
+
+
+def _content_size(path: Path, expected: int) -> int:
+    """Give the size of the content, in bytes, decompressing it only if in doubt."""
+    if path.suffix != ".gz":
+        return path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(-4, 2)
+        # The last four bytes of gzip hold the size modulo 2^32; they are wrong if the file is
+        # cut off, but also if it was written in several members.
+        size = int.from_bytes(file.read(4), "little")
+    if size == expected % 2**32:
+        return expected
+    count = 0
+    try:
+        with gzip.open(path) as file:
+            while chunk := file.read(1 << 22):
+                count += len(chunk)
+    except (EOFError, OSError, zlib.error):
+        return count
+    return count

@@ -1,0 +1,202 @@
+"""Which voxels are mapped: a mask from a file or from the image, less voxels without signal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_gmvae.exceptions import InputError
+from bids_gmvae.voxels import Grid, load_image
+
+#: Largest difference of two affines that still count as the same grid, mm.
+AFFINE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """The voxels to be mapped, and where they come from.
+
+    Attributes
+    ----------
+    mask : array of bool, 3-D
+        Voxels to be mapped.
+    removed : array of bool, 3-D
+        Voxels of the original mask that have no signal.
+    source : str
+        ``"given"`` (by the user), ``"derivative"`` or ``"median_otsu"``.
+    path : Path or None
+        File of the original mask, if any.
+    counts : dict of str to int
+        Number of voxels ``given`` (in the original mask), ``removed`` and ``kept``.
+    """
+
+    mask: NDArray[np.bool_]
+    removed: NDArray[np.bool_]
+    source: str
+    path: Path | None
+    counts: dict[str, int]
+
+
+def compute_mask(
+    data: NDArray,
+    is_b0: NDArray[np.bool_],
+    grid: Grid,
+    *,
+    derivative: Path | None = None,
+    given: Path | None = None,
+) -> Mask:
+    """Decide which voxels are mapped.
+
+    The mask given by the user comes first, then the one that preprocessing left, then one
+    computed from the mean b0 image. Voxels without signal are removed; that is judged on the
+    mean b0 image and the mean over volumes, because single zeros at high b-values are data.
+
+    Parameters
+    ----------
+    data : array, 4-D
+        The volumes.
+    is_b0 : array of bool, shape (n_volumes,)
+        Which of them are b0 images.
+    grid : Grid
+        Grid of ``data``.
+    derivative : Path or None
+        Mask written by preprocessing.
+    given : Path or None
+        Mask that the user asked for.
+
+    Returns
+    -------
+    Mask
+        At least one voxel.
+
+    Raises
+    ------
+    InputError
+        If the mask lies on another grid or is empty, or there is no b0 image.
+    """
+    if not is_b0.any():
+        raise InputError("A mask needs a b0 image to judge the signal, but there is none.")
+    b0 = data[..., is_b0].mean(axis=-1, dtype=np.float64)
+    path = given or derivative
+    if path is not None:
+        source = "given" if given else "derivative"
+        original = read_mask(path, grid)
+    else:
+        source = "median_otsu"
+        original = _median_otsu(b0)
+    if not original.any():
+        raise InputError(
+            f"The mask ({path or source}) must contain voxels, but is empty.",
+            "Give another one with --mask PATH.",
+        )
+    mask = original & signal_support(b0, data)
+    if not mask.any():
+        raise InputError(
+            f"The mask ({path or source}) must cover voxels with signal, but none of its "
+            f"{original.sum()} voxels has any.",
+            "Give another one with --mask PATH.",
+        )
+    removed = original & ~mask
+    counts = {"given": original, "removed": removed, "kept": mask}
+    return Mask(mask, removed, source, path, {key: int(x.sum()) for key, x in counts.items()})
+
+
+def check_grid(path: Path, grid: Grid) -> None:
+    """Raise `InputError` if an image does not lie on a grid; reads the header only.
+
+    Parameters
+    ----------
+    path : Path
+        A 3-D image.
+    grid : Grid
+        Where it should lie.
+    """
+    _open_on_grid(path, grid)
+
+
+def read_mask(path: Path, grid: Grid) -> NDArray[np.bool_]:
+    """Read a mask that must lie on a grid.
+
+    Parameters
+    ----------
+    path : Path
+        A 3-D image; values above 0.5 are inside.
+    grid : Grid
+        Where it should lie.
+
+    Returns
+    -------
+    array of bool, 3-D
+        The mask.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or lies on another grid.
+    """
+    image = _open_on_grid(path, grid)
+    try:
+        values = np.asanyarray(image.dataobj)
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(f"The mask {path} cannot be read: {error}.") from error
+    return values.reshape(grid.shape) > 0.5
+
+
+def signal_support(b0: NDArray, data: NDArray) -> NDArray[np.bool_]:
+    """Tell which voxels have signal.
+
+    Parameters
+    ----------
+    b0 : array, 3-D
+        Mean b0 image.
+    data : array, 4-D
+        All volumes.
+
+    Returns
+    -------
+    array of bool, 3-D
+        Where both means are finite and positive.
+    """
+    mean = data.mean(axis=-1, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.isfinite(b0) & np.isfinite(mean) & (b0 > 0) & (mean > 0)
+
+
+def _open_on_grid(path: Path, grid: Grid) -> nb.Nifti1Image:
+    try:
+        image = load_image(path)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"The mask {path} does not exist, or its content is not here.",
+            f"If the dataset is managed by DataLad, run: datalad get {path}",
+        ) from error
+    except (OSError, EOFError, ValueError, nb.filebasedimages.ImageFileError) as error:
+        raise InputError(f"The mask {path} must be a NIfTI image, but: {error}.") from error
+    shape = image.shape[:3] if image.shape[3:] == (1,) else image.shape
+    if tuple(shape) != tuple(grid.shape):
+        raise InputError(
+            f"The mask must have the grid of the image, {grid.shape} voxels, but {path} has "
+            f"{tuple(shape)}.",
+            "Resample it to the image, or use --mask auto.",
+        )
+    difference = float(np.abs(image.affine - grid.affine).max())
+    if difference > AFFINE_TOLERANCE:
+        raise InputError(
+            f"The mask must have the affine of the image, but that of {path} differs by up to "
+            f"{difference:.3g} (mm).",
+            "Resample it to the image, or use --mask auto.",
+        )
+    return image
+
+
+def _median_otsu(b0: NDArray[np.float64]) -> NDArray[np.bool_]:
+    from dipy.segment.mask import median_otsu
+    from scipy.ndimage import binary_fill_holes
+
+    volume = np.nan_to_num(b0, nan=0.0, posinf=0.0, neginf=0.0)
+    _, mask = median_otsu(volume, median_radius=2, numpass=1)
+    return np.asarray(binary_fill_holes(mask), dtype=bool)

@@ -1,0 +1,248 @@
+"""Diffusion series: which exist, what belongs to them, and whether they can be mapped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bids_gmvae.config import RunSettings
+from bids_gmvae.exceptions import InputError
+from bids_gmvae.io.bids import (
+    build_query,
+    files_by_name,
+    find_images,
+    load_filters,
+    name_key,
+    open_layout,
+)
+from bids_gmvae.io.inheritance import Inheritance
+from bids_gmvae.io.names import io_spec, parse_name
+from bids_gmvae.io.run import Run
+from bids_gmvae.io.sources import Dataset, Skipped, check_participants, find_datasets
+from bids_gmvae.modalities.dwi_data import check_data
+from bids_gmvae.modalities.dwi_tables import CheckedRun, check, read_acquisition
+
+__all__ = [
+    "CheckedRun",
+    "Skipped",
+    "check",
+    "check_data",
+    "find_runs",
+    "read_acquisition",
+]
+
+name = "dwi"
+logger = logging.getLogger(__name__)
+
+INPUT_TYPES = ("auto", "raw", "qsiprep")
+#: Entities that preprocessing adds or drops, so that they do not tell runs apart: QSIPrep
+#: merges runs and phase-encoding directions.
+_CHANGED = frozenset({"space", "cohort", "res", "desc", "direction", "part"})
+
+_Files = Mapping[tuple[Any, ...], Path]
+
+
+def find_runs(settings: RunSettings) -> tuple[list[Run], list[Skipped]]:
+    """Find the diffusion series to be mapped.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        Uses the folders and the selection.
+
+    Returns
+    -------
+    runs : list of Run
+        By participant and name. They are not checked yet.
+    skipped : list of Skipped
+        Diffusion images, folders and participants that are left out, with the reason.
+
+    Raises
+    ------
+    InputError
+        If BIDS_DIR or a derivative is no BIDS dataset, or a participant does not exist.
+    """
+    selection = settings.selection
+    datasets, skipped = find_datasets(settings)
+    sources = _sources(datasets, selection.input_type)
+    participants = check_participants(selection.participant_label, datasets)
+    filters = load_filters(selection.bids_filter_file)
+
+    files: dict[str, _Files] = {}
+    found: list[Run] = []
+    for dataset in datasets:
+        layout = open_layout(dataset, participants, selection.bids_database_dir)
+        files[dataset.name] = files_by_name(layout)
+        if dataset not in sources:
+            continue
+        query = build_query(
+            "dwi", dataset, participants=participants, selection=selection, filters=filters
+        )
+        images, others = find_images("dwi", dataset, layout, query)
+        skipped += others
+        inheritance = Inheritance(dataset.root)
+        found += [_run(image, dataset, inheritance) for image in images]
+
+    runs, superseded = _choose(found)
+    skipped += superseded
+    runs = [_with_companions(run, datasets, files) for run in runs]
+    skipped += _without_images(participants, runs, skipped, datasets[0])
+    return sorted(runs, key=lambda run: (run.subject, run.stem)), skipped
+
+
+def _sources(datasets: Sequence[Dataset], input_type: str) -> list[Dataset]:
+    """Choose the datasets whose runs are mapped; the others only give masks."""
+    if input_type not in INPUT_TYPES:
+        raise InputError(
+            f"--input-type must be one of {', '.join(INPUT_TYPES)}, but is '{input_type}'."
+        )
+    if input_type == "auto":
+        return list(datasets)
+    derivative = input_type == "qsiprep"
+    sources = [dataset for dataset in datasets if dataset.derivative == derivative]
+    if not sources:
+        what = "a preprocessed derivative dataset" if derivative else "raw data"
+        raise InputError(
+            f"--input-type {input_type} needs {what}, but neither {datasets[0].root} nor any "
+            "derivative is one.",
+            "Add --derivatives NAME=PATH." if derivative else "Use --input-type auto.",
+        )
+    return sources
+
+
+def _run(image: Path, dataset: Dataset, inheritance: Inheritance) -> Run:
+    companions = {}
+    metadata: Mapping[str, Any] = {}
+    try:
+        for kind in ("bval", "bvec"):
+            path = inheritance.closest(image, f".{kind}")
+            if path:
+                companions[kind] = path
+        metadata = inheritance.metadata(image)
+    except InputError as error:
+        # One ambiguous or broken file must not hide the other runs; `check` reports it.
+        logger.debug("Incomplete companions of %s: %s", image, error)
+    return Run(
+        modality="dwi",
+        files=(image,),
+        entities=parse_name(image.name).entities,
+        metadata=metadata,
+        companions=companions,
+        dataset=dataset.name,
+        dataset_root=dataset.root,
+    )
+
+
+def _choose(found: Sequence[Run]) -> tuple[list[Run], list[Skipped]]:
+    """Keep one source per run: preprocessed before raw, earlier before later datasets."""
+    preprocessed: list[Run] = []
+    raw: list[Run] = []
+    skipped = []
+    for run in found:
+        if run.dataset == "raw":
+            raw.append(run)
+            continue
+        twin = next((other for other in preprocessed if _same_source(run, other)), None)
+        if twin is None:
+            preprocessed.append(run)
+        else:
+            reason = f"the same run is taken from dataset '{twin.dataset}': {twin.image}"
+            skipped.append(Skipped(run.image, reason))
+    kept = {run.stem: run for run in preprocessed}
+    for run in raw:
+        better = next((other for other in preprocessed if _covers(other, run)), None)
+        if better is not None:
+            reason = (
+                f"raw run whose preprocessed version is used: {better.image} "
+                "(--input-type raw uses the raw run)"
+            )
+            skipped.append(Skipped(run.image, reason))
+        elif run.stem in kept:
+            reason = f"would have the same output names as {kept[run.stem].image}"
+            skipped.append(Skipped(run.image, reason))
+        else:
+            kept[run.stem] = run
+    return list(kept.values()), skipped
+
+
+def _same_source(run: Run, other: Run) -> bool:
+    if run.stem == other.stem:
+        return True
+    return run.dataset != other.dataset and _identity(run, {"space", "desc"}) == _identity(
+        other, {"space", "desc"}
+    )
+
+
+def _covers(preprocessed: Run, raw: Run) -> bool:
+    """Tell whether a raw run went into a preprocessed one, whose name may have fewer entities."""
+    return _identity(preprocessed, _CHANGED).items() <= _identity(raw, _CHANGED).items() and (
+        preprocessed.session == raw.session
+    )
+
+
+def _identity(run: Run, without: set[str] | frozenset[str]) -> dict[str, str]:
+    return {key: label for key, label in run.entities.items() if key not in without}
+
+
+def _with_companions(run: Run, datasets: Sequence[Dataset], files: Mapping[str, _Files]) -> Run:
+    companions = dict(run.companions)
+    own = files[run.dataset]
+    # A mask may come from any derivative; everything else belongs to the preprocessing itself.
+    others = [files[dataset.name] for dataset in datasets if dataset.derivative]
+    for kind, patterns in io_spec()["companions"].items():
+        places = [own, *others] if kind == "mask" else [own]
+        if run.dataset == "raw":
+            places = others if kind == "mask" else []
+        for place in places:
+            path = next((hit for hit in _matches(run, patterns, place)), None)
+            if path:
+                companions[kind] = path
+                break
+    transform = _to_template(run, own)
+    if transform:
+        companions["to_template"] = transform
+    return replace(run, companions=companions)
+
+
+def _matches(run: Run, patterns: Sequence[Mapping[str, Any]], files: _Files) -> list[Path]:
+    found = []
+    for pattern in patterns:
+        entities = {**run.entities, **pattern}
+        for key in ("suffix", "extension", *(key for key in entities if entities[key] is None)):
+            del entities[key]
+        for extension in pattern["extension"]:
+            path = files.get(name_key(entities, pattern["suffix"], extension))
+            if path:
+                found.append(path)
+    return found
+
+
+def _to_template(run: Run, files: _Files) -> Path | None:
+    """Find the transform from the run's space to the template, of its session or participant."""
+    if "space" not in run.entities:
+        return None
+    spec = io_spec()["to_template"]
+    entities = {"subject": run.subject, "from": run.entities["space"]}
+    entities |= {"to": spec["to"], "mode": spec["mode"]}
+    session = [{"session": run.session}] if run.session else []
+    for level in [*session, {}]:
+        for extension in spec["extension"]:
+            path = files.get(name_key(entities | level, spec["suffix"], extension))
+            if path:
+                return path
+    return None
+
+
+def _without_images(
+    participants: Sequence[str], runs: Sequence[Run], skipped: Sequence[Skipped], main: Dataset
+) -> list[Skipped]:
+    mentioned = {run.subject for run in runs}
+    mentioned |= {parse_name(item.path.name).entities.get("subject", "") for item in skipped}
+    return [
+        Skipped(main.root / f"sub-{label}", "no diffusion series (dwi/*_dwi.nii[.gz])")
+        for label in participants
+        if label not in mentioned
+    ]
