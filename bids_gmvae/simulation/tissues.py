@@ -83,7 +83,7 @@ class Population:
         return self.model.to_real(means)
 
     def latent_spreads(self) -> Tensor:
-        """Standard deviations of all labelled tissues in the latent space, same shape."""
+        """Spreads of all labelled tissues in the latent space, same shape."""
         spreads = torch.tensor([tissue.spread for tissue in self.labelled], dtype=torch.float64)
         units = [parameter.spread for parameter in self.model.parameters]
         return spreads / spreads.new_tensor(units)
