@@ -70,13 +70,13 @@ def read_config(path: Path, actions: Mapping[str, argparse.Action]) -> dict[str,
 
 def write_config(settings: RunSettings, path: Path) -> Path:
     """Write all settings of a run, so that the run can be repeated with ``--config-file``."""
-    # Here, not above: reading the command line must not wait for it.
+    # Here, not above: reading the command line must not wait for them.
     import tomli_w
 
+    from bids_gmvae.io.atomic import write_text
+
     header = f"# Settings of a run of bids-gmvae {__version__}; repeat it with --config-file.\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(header + tomli_w.dumps(settings.to_dict()), encoding="utf-8")
-    return path
+    return write_text(path, header + tomli_w.dumps(settings.to_dict()))
 
 
 def _convert(value: Any, action: argparse.Action | None, annotation: str) -> Any:
