@@ -84,8 +84,7 @@ def test_the_version_is_that_of_the_package(descriptor, repository):
 @pytest.mark.parametrize("arguments", [[], ["--bids"]], ids=["schema", "bids"])
 def test_boutiques_accepts_the_descriptor(repository, arguments):
     pytest.importorskip("boutiques")
-    done = bosh("validate", *arguments, repository / "boutiques.json")
-    assert "OK" in done.stdout
+    assert bosh("validate", *arguments, repository / "boutiques.json").returncode == 0
 
 
 def test_boutiques_makes_a_command_line_that_the_parser_takes(repository, tmp_path):
@@ -111,8 +110,8 @@ def test_boutiques_makes_a_command_line_that_the_parser_takes(repository, tmp_pa
 
 
 def bosh(*arguments):
-    # The console script exits with 1 after `exec simulate`, whose result it takes for an error.
-    script = "from boutiques.bosh import bosh; bosh()"
+    # It raises where its console script would exit with an error.
+    script = "import sys; from boutiques.bosh import bosh; bosh(sys.argv[1:])"
     return subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
         capture_output=True,
