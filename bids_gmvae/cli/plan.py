@@ -1,0 +1,296 @@
+"""What a call of the app will do, found out before anything is computed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from itertools import groupby
+from multiprocessing.context import BaseContext
+from typing import TYPE_CHECKING, Any
+
+from bids_gmvae import __version__
+from bids_gmvae.config import RunSettings
+from bids_gmvae.exceptions import AcquisitionError, InputError, NothingEligibleError
+from bids_gmvae.io.run import Run
+from bids_gmvae.workflows.plan import LeftOut, Plan, PlannedRun, node_name, run_key
+
+if TYPE_CHECKING:
+    from bids_gmvae.modalities.dwi import CheckedRun
+    from bids_gmvae.signal_models import SignalModel
+
+#: Images left out that are listed when nothing is left.
+N_REASONS = 20
+
+
+def plan_in_child(settings: RunSettings, context: BaseContext) -> Plan:
+    """Make the plan in a process of its own: it needs torch, which this one must not import."""
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(make_plan, settings).result()
+
+
+def make_plan(settings: RunSettings) -> Plan:
+    """Find the runs, check their headers, choose models, and group what is fitted together.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        What the user asked for.
+
+    Returns
+    -------
+    Plan
+        Plain values. Runs that cannot be mapped are among ``left_out``.
+
+    Raises
+    ------
+    InputError
+        If the dataset cannot be read, or a participant does not exist.
+    DeviceError
+        If the device is not there.
+    """
+    from bids_gmvae.estimators.device import resolve_device
+    from bids_gmvae.modalities.dwi import check, find_runs
+
+    device = resolve_device(settings.compute.device)
+    estimator = _estimator(settings)
+    runs, skipped = find_runs(settings)
+    left_out = [LeftOut(str(item.path), item.reason) for item in skipped]
+    planned: list[PlannedRun] = []
+    for run in runs:
+        checked = check(run, settings.model)
+        errors = [issue for issue in checked.issues if issue.severity == "error"]
+        if errors:
+            reason = " ".join(issue.text for issue in errors)
+            left_out.append(LeftOut(str(run.image), reason, errors[0].hint, invalid=True))
+            continue
+        for name in settings.model.signal_model:
+            try:
+                planned.append(_plan_run(run, checked, name, estimator, settings))
+            except AcquisitionError as error:
+                left_out.append(LeftOut(str(run.image), error.message, error.hint, invalid=True))
+    datasets = {item.run.dataset: str(item.run.dataset_root) for item in planned}
+    grouped = _group(_without_duplicates(planned), settings)
+    return Plan(device, tuple(grouped), tuple(left_out), datasets)
+
+
+def require_runs(plan: Plan) -> None:
+    """Raise if nothing is left to map.
+
+    Raises
+    ------
+    InputError
+        If runs were selected, but none is valid.
+    NothingEligibleError
+        If no run was selected.
+    """
+    if plan.runs:
+        return
+    invalid = [item for item in plan.left_out if item.invalid]
+    listed = invalid or list(plan.left_out)
+    reasons = "".join(f"\n  {_left_out_line(item)}" for item in listed[:N_REASONS])
+    if len(listed) > N_REASONS:
+        reasons += f"\n  ... and {len(listed) - N_REASONS} more"
+    if invalid:
+        raise InputError(f"No run can be mapped; each has an error:{reasons}")
+    raise NothingEligibleError(
+        f"No run is left to map.{reasons}",
+        "\nCheck the selection options; `--dry-run` shows what is found.",
+    )
+
+
+def describe(plan: Plan) -> str:
+    """Write the plan for people, one block per run."""
+    blocks = []
+    for planned in plan.runs:
+        together = [other.run.stem for other in plan.runs if other.group == planned.group]
+        lines = {
+            "image": f"{planned.run.image} [{planned.run.dataset}]",
+            "volumes": f"{planned.n_volumes} used; shells {_shells(planned.shells)}",
+            "gradients": planned.frame,
+            "mask": planned.mask,
+            "model": f"{planned.signal_model} ({planned.reason})",
+            "estimator": f"{planned.estimator} on {plan.device}",
+            "fitted with": ", ".join(stem for stem in together if stem != planned.run.stem),
+            "outputs": "\n              ".join(planned.outputs),
+        }
+        block = [planned.run.stem]
+        block += [f"  {name + ':':<11} {text}" for name, text in lines.items() if text]
+        block += [
+            f"  {issue['severity'] + ':':<11} {issue['text']} {issue['hint']}".rstrip()
+            for issue in planned.issues
+        ]
+        blocks.append("\n".join(block))
+    for title, invalid in (("Cannot be mapped:", True), ("Not mapped:", False)):
+        lines_out = [_left_out_line(item) for item in plan.left_out if item.invalid == invalid]
+        if lines_out:
+            blocks.append("\n".join([title, *(f"  {line}" for line in lines_out)]))
+    n_runs = len({planned.run.stem for planned in plan.runs})
+    blocks.append(f"{n_runs} runs of {len(plan.subjects)} participants would be mapped.")
+    return "\n\n".join(blocks)
+
+
+def to_json(plan: Plan) -> str:
+    """Write the plan for programs; keys are only ever added."""
+    content = {
+        "version": __version__,
+        "device": plan.device,
+        "participants": list(plan.subjects),
+        "runs": [
+            {
+                "participant": planned.run.subject,
+                "session": planned.run.session,
+                "name": planned.run.stem,
+                "image": str(planned.run.image),
+                "dataset": planned.run.dataset,
+                "n_volumes": planned.n_volumes,
+                "shells": list(planned.shells),
+                "gradients": planned.frame,
+                "mask": planned.mask,
+                "signal_model": planned.signal_model,
+                "reason": planned.reason,
+                "estimator": planned.estimator,
+                "group": f"sub-{planned.run.subject}_{planned.group}",
+                "issues": list(planned.issues),
+                "outputs": list(planned.outputs),
+            }
+            for planned in plan.runs
+        ],
+        "invalid": [_left_out_json(item) for item in plan.left_out if item.invalid],
+        "skipped": [_left_out_json(item) for item in plan.left_out if not item.invalid],
+    }
+    return json.dumps(content, indent=2)
+
+
+def _estimator(settings: RunSettings) -> str:
+    """Give the estimator's name; a fit that is reused brings its own."""
+    from bids_gmvae.estimators import get_estimator, load_fit
+
+    if settings.model.reuse_fit is not None:
+        return load_fit(settings.model.reuse_fit).estimator
+    return get_estimator(settings.model.estimator).name
+
+
+def _plan_run(
+    run: Run, checked: CheckedRun, name: str, estimator: str, settings: RunSettings
+) -> PlannedRun:
+    import torch
+
+    from bids_gmvae.signal_models import choose_signal_model
+    from bids_gmvae.voxels import load_image
+
+    if checked.acquisition is None:
+        raise AcquisitionError(f"The acquisition of {run.image} is not known.")
+    acquisition = checked.acquisition.select(torch.from_numpy(checked.selected))
+    model, reason = choose_signal_model(name, acquisition)
+    mask = settings.model.mask
+    if mask == "auto":
+        mask = str(run.companions.get("mask", "median_otsu"))
+    return PlannedRun(
+        run=run,
+        signal_model=model.name,
+        label=model.label,
+        reason=reason,
+        directional=model.directional,
+        estimator=estimator,
+        mask=mask,
+        frame=checked.frame,
+        shells=tuple(checked.shells),
+        issues=tuple(issue.to_dict() for issue in checked.issues),
+        n_volumes=len(acquisition),
+        size_gb=math.prod(load_image(run.image).shape) * 4 / 1e9,
+        group="",
+        outputs=tuple(_outputs(run, model, estimator, settings)),
+    )
+
+
+def _outputs(
+    run: Run, model: SignalModel, estimator: str, settings: RunSettings
+) -> Iterable[str]:
+    """Name the maps that people look for; the rest lies beside them."""
+    import torch
+
+    from bids_gmvae.io.derivatives import map_path, parameter_path
+
+    centers = torch.tensor([parameter.center for parameter in model.parameters])
+    with_prior = estimator == "gmvae"
+    statistics = ["mean", "std", *(["priorinfluence"] if with_prior else [])]
+    for parameter in (*model.parameters, *model.derived(centers)):
+        known = statistics if parameter in model.parameters else statistics[:2]
+        for statistic in known:
+            yield parameter_path(run, model.label, parameter, statistic).as_posix()
+    if model.directional:
+        path = map_path(run, suffix="dwimap", model=model.label, param="vector", desc="mean")
+        yield path.as_posix()
+    if with_prior:
+        for k in range(1, settings.model.n_components + 1):
+            yield map_path(
+                run, suffix="probseg", model=model.label, label=f"C{k}", desc="component"
+            ).as_posix()
+        yield map_path(run, suffix="probseg", model=model.label, desc="unexpected").as_posix()
+    yield map_path(run, suffix="dseg", model=model.label, desc="status").as_posix()
+    yield map_path(run, suffix="mask", desc="gmvae").as_posix()
+
+
+def _without_duplicates(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Keep one of each run and model: two requested names may resolve to one model."""
+    return list({(item.run.stem, item.signal_model): item for item in planned}.values())
+
+
+def _group(planned: Sequence[PlannedRun], settings: RunSettings) -> list[PlannedRun]:
+    """Say which runs are fitted together; the first run of a group gives it its name."""
+    how = settings.model.runs
+    tolerance = settings.model.shell_tolerance
+    leaders: list[PlannedRun] = []
+    grouped = []
+    for item in planned:
+        leader = next(
+            (
+                other
+                for other in leaders
+                if how != "separate"
+                and other.signal_model == item.signal_model
+                and other.run.subject == item.run.subject
+                and (how == "joint" or _agree(other, item, tolerance))
+            ),
+            None,
+        )
+        if leader is None:
+            leader = replace(item, group=node_name(f"{run_key(item.run)}_{item.label}"))
+            leaders.append(leader)
+        grouped.append(replace(item, group=leader.group))
+    return grouped
+
+
+def _agree(one: PlannedRun, other: PlannedRun, tolerance: float) -> bool:
+    """Tell whether two runs of a session have the same shells."""
+    if one.run.session != other.run.session or len(one.shells) != len(other.shells):
+        return False
+    return all(
+        a["is_b0"] == b["is_b0"]
+        and (a["is_b0"] or math.isclose(a["b_value"], b["b_value"], rel_tol=tolerance))
+        and a["n_volumes"] == b["n_volumes"]
+        and a.get("echo_time") == b.get("echo_time")
+        for a, b in zip(one.shells, other.shells, strict=True)
+    )
+
+
+def _shells(shells: Sequence[Mapping[str, Any]]) -> str:
+    """Write shells as ``6 x b0, 30 x 1000, 30 x 2000 s/mm^2``."""
+    parts = []
+    for is_b0, members in groupby(shells, key=lambda shell: bool(shell["is_b0"])):
+        if is_b0:
+            parts.append(f"{sum(shell['n_volumes'] for shell in members)} x b0")
+        else:
+            parts += [f"{shell['n_volumes']} x {shell['b_value']:.0f}" for shell in members]
+    return ", ".join(parts) + " s/mm^2"
+
+
+def _left_out_line(item: LeftOut) -> str:
+    return f"{item.path}: {item.reason} {item.hint}".rstrip()
+
+
+def _left_out_json(item: LeftOut) -> dict[str, str]:
+    return {"path": item.path, "reason": item.reason, "hint": item.hint}
