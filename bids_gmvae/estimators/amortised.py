@@ -33,7 +33,7 @@ from bids_gmvae.signal_models.base import SignalModel
 MAX_TRAINING_VOXELS = 20_000
 
 #: Draws of the latent for the posterior, unless the settings ask for more.
-MIN_DRAWS = 64
+MIN_DRAWS = 32
 
 #: Voxels drawn at once; every draw of a mixture holds a whole latent.
 VOXELS_PER_DRAW = 1024
@@ -113,15 +113,10 @@ class AmortisedFit(Fit):
         for first in range(0, len(data), VOXELS_PER_DRAW):
             part = data.select(slice(first, first + VOXELS_PER_DRAW))
             draws.append(self.network(part.signals, noise, part.axes))
-        values, orientations, responsibilities = (
-            None if parts[0] is None else torch.cat(parts, dim=-2).double()
-            for parts in (
-                [draw.values for draw in draws],
-                [draw.orientation for draw in draws],
-                [draw.responsibilities for draw in draws],
-            )
-        )
-        return values, orientations, responsibilities
+        values = torch.cat([draw.values for draw in draws], dim=-2).double()
+        orientations = _joined([draw.orientation for draw in draws])
+        weights = _joined([draw.log_responsibilities for draw in draws])
+        return values, orientations, None if weights is None else weights.exp()
 
     def state(self) -> dict[str, Tensor]:
         """Give the weights and the shells."""
@@ -248,7 +243,7 @@ def shared_noise(n_noise: int, settings: ModelSettings) -> Tensor:
     """
     if n_noise == 0:
         return torch.zeros(1, 1, 0)
-    n_pairs = max(MIN_DRAWS, settings.posterior_samples, 4 * n_noise) // 2
+    n_pairs = max(MIN_DRAWS // 2, settings.posterior_samples // 2, n_noise)
     generator = torch.Generator().manual_seed(settings.random_seed)
     noise = torch.randn(n_pairs, n_noise, generator=generator, dtype=torch.float64)
     factor = torch.linalg.cholesky(noise.T @ noise / n_pairs)
@@ -291,6 +286,12 @@ def _choose_voxels(
 def _problem(run: Measurements, signal_model: SignalModel, settings: ModelSettings) -> Problem:
     # The squared error compares with the magnitude itself: no Rician mean lies in between.
     return Problem.of(run, signal_model, replace(settings, noise_model="gaussian"))
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    """Join rows of voxels, unless there are none."""
+    present = [part for part in parts if part is not None]
+    return torch.cat(present, dim=-2).double() if present else None
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:

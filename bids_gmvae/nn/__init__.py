@@ -1,0 +1,1 @@
+"""Networks of the self-supervised estimators; the physics is always the decoder."""
