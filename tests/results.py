@@ -110,9 +110,8 @@ def make_result(
         (n_voxels, n_parameters), generator=generator
     )
     status = torch.full((n_voxels,), int(Status.FITTED))
-    for voxel, code in enumerate(
-        (Status.AT_BOUND, Status.NOT_CONVERGED, Status.NOT_FINITE, Status.UNIDENTIFIED)
-    ):
+    special = (Status.AT_BOUND, Status.NOT_CONVERGED, Status.NOT_FINITE, Status.UNIDENTIFIED)
+    for voxel, code in zip(range(n_voxels), special, strict=False):
         status[voxel] = int(code)
 
     def posterior(values: torch.Tensor, *, prior: bool) -> ParameterPosterior:

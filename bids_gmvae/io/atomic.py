@@ -1,4 +1,4 @@
-"""Files that are either complete under their name or not there at all."""
+"""Files that are complete under their name or not there at all, and the lock they share."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nb
+from filelock import FileLock, Timeout
 
-from bids_gmvae.exceptions import StorageError
+from bids_gmvae.exceptions import GMVAEError, StorageError
 
 #: How the names of unfinished files begin; they are hidden and keep their extension.
 TEMPORARY = ".tmp-"
 
 #: Written for absent values in tables, as BIDS wants.
 NOT_AVAILABLE = "n/a"
+
+#: Seconds to wait for another process; it holds the lock for less than one.
+PATIENCE = 120.0
 
 _STORAGE_ERRORS = {
     errno.ENOSPC: "There is no space left for {path}.",
@@ -61,7 +65,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(sentence.format(path=path), hint) from error
     except RuntimeError as error:
         # torch.save reports a full disk as a RuntimeError without errno.
-        if not path.parent.is_dir() or shutil.disk_usage(path.parent).free > _FULL:
+        full = path.parent.is_dir() and shutil.disk_usage(path.parent).free < _FULL
+        if isinstance(error, GMVAEError) or not full:
             raise
         raise StorageError(_STORAGE_ERRORS[errno.ENOSPC].format(path=path), hint) from error
 
@@ -98,6 +103,29 @@ def atomic_write(path: Path) -> Iterator[Path]:
         # Some network file systems cannot sync a folder; the file itself is safe by now.
         with suppress(OSError):
             _sync(path.parent)
+
+
+@contextmanager
+def locked(out_dir: Path) -> Iterator[None]:
+    """Hold the lock of an output dataset.
+
+    Raises
+    ------
+    StorageError
+        If the folder cannot be written, or another process does not let go.
+    """
+    lock = out_dir / "logs" / ".dataset.lock"
+    with storage_errors(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(lock).acquire(timeout=PATIENCE)
+        except Timeout as error:
+            raise StorageError(
+                f"Another process has held {lock} for {PATIENCE:.0f} s.",
+                "If none is running, delete that file and run the command again.",
+            ) from error
+    with held:
+        yield
 
 
 def write_bytes(path: Path, content: bytes) -> Path:

@@ -6,33 +6,25 @@ written under a lock.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, metadata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from bids_gmvae import __version__
 from bids_gmvae.config import RunSettings
-from bids_gmvae.exceptions import InputError, StorageError
-from bids_gmvae.io.atomic import (
-    TEMPORARY,
-    read_tsv,
-    storage_errors,
-    write_json,
-    write_text,
-    write_tsv,
-)
+from bids_gmvae.exceptions import InputError
+from bids_gmvae.io.atomic import locked, write_json, write_text
+from bids_gmvae.io.manifest import MANIFEST, write_manifest
+from bids_gmvae.io.validation import validate
+
+__all__ = ["description", "initialise", "merge_description", "validate", "write_manifest"]
 
 BIDS_VERSION = "1.11.1"
 NAME = "bids_gmvae"
-CODE_URL = "https://github.com/aramadan/bids_gmvae"
-MANIFEST = "manifest.tsv"
 
 #: Name, tag and address of the container image, set where the image is built.
 CONTAINER_VARIABLES = {
@@ -46,32 +38,6 @@ CONTAINER_VARIABLES = {
 BIDSIGNORE = (
     "*.html", "logs/", "figures", "*_model-*", "*_T2map.*", "group_*", MANIFEST,
 )  # fmt: skip
-
-#: Seconds to wait for another process; it holds the lock for less than one.
-PATIENCE = 120.0
-
-
-@contextmanager
-def locked(out_dir: Path) -> Iterator[None]:
-    """Hold the lock of an output dataset.
-
-    Raises
-    ------
-    StorageError
-        If the folder cannot be written, or another process does not let go.
-    """
-    lock = out_dir / "logs" / ".dataset.lock"
-    with storage_errors(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            held = FileLock(lock).acquire(timeout=PATIENCE)
-        except Timeout as error:
-            raise StorageError(
-                f"Another process has held {lock} for {PATIENCE:.0f} s.",
-                "If none is running, delete that file and run the command again.",
-            ) from error
-    with held:
-        yield
 
 
 def initialise(out_dir: Path, settings: RunSettings | None, datasets: Mapping[str, Path]) -> None:
@@ -114,8 +80,9 @@ def description(
         "Name": NAME,
         "Version": __version__,
         "Description": "Quantitative MRI parameter maps with uncertainty",
-        "CodeURL": CODE_URL,
     }
+    if url := code_url():
+        generator["CodeURL"] = url
     container = {
         key: os.environ[name] for key, name in CONTAINER_VARIABLES.items() if os.environ.get(name)
     }
@@ -132,6 +99,16 @@ def description(
         "DatasetLinks": {key: dataset_link(root, out_dir) for key, root in datasets.items()},
         "HowToAcknowledge": "Please cite what logs/CITATION.md names.",
     }
+
+
+def code_url() -> str | None:
+    """Give the address of the source code, from the metadata of the installed package."""
+    try:
+        named = metadata(NAME).get_all("Project-URL") or []
+    except PackageNotFoundError:
+        return None
+    urls = dict(entry.split(", ", 1) for entry in named)
+    return urls.get("Source") or urls.get("Repository") or urls.get("Homepage")
 
 
 def merge_description(present: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,58 +148,6 @@ def dataset_link(root: Path, out_dir: Path) -> str:
     if root.is_relative_to(out_dir) or out_dir.is_relative_to(root):
         return Path(os.path.relpath(root, out_dir)).as_posix()
     return root.as_uri()
-
-
-def write_manifest(out_dir: Path) -> Path:
-    """Write path, size and checksum of every file of the dataset, logs apart.
-
-    Returns
-    -------
-    Path
-        The manifest.
-    """
-    with locked(out_dir):
-        rows = [
-            {"path": path.relative_to(out_dir).as_posix(), "size": size, "sha256": digest}
-            for path in dataset_files(out_dir)
-            for size, digest in [checksum(path)]
-        ]
-        return write_tsv(out_dir / MANIFEST, rows, ["path", "size", "sha256"])
-
-
-def read_manifest(out_dir: Path) -> list[dict[str, str]]:
-    """Read the manifest; empty if there is none."""
-    path = out_dir / MANIFEST
-    return read_tsv(path) if path.exists() else []
-
-
-def dataset_files(out_dir: Path) -> list[Path]:
-    """List the files of an output dataset: those at its root and those of its subjects.
-
-    Logs, the work directory, hidden and unfinished files are no part of it.
-    """
-    top = [path for path in out_dir.iterdir() if path.is_file()]
-    inside = [
-        path
-        for folder in out_dir.glob("sub-*")
-        if folder.is_dir()
-        for path in folder.rglob("*")
-        if path.is_file()
-    ]
-    hidden = (TEMPORARY, ".")
-    return sorted(
-        path
-        for path in (*top, *inside)
-        if path.name == ".bidsignore" or not path.name.startswith(hidden)
-        if path.name != MANIFEST
-    )
-
-
-def checksum(path: Path) -> tuple[int, str]:
-    """Give the size in bytes and the SHA-256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return path.stat().st_size, digest
 
 
 def _source(root: Path, out_dir: Path) -> dict[str, str]:
