@@ -56,9 +56,8 @@ def open_image(path: Path) -> nb.Nifti1Image:
             f"{path} must hold real numbers, but its data type is {image.get_data_dtype()}.",
             "Give the magnitude image.",
         )
-    expected = int(image.header["vox_offset"]) + image.get_data_dtype().itemsize * math.prod(
-        image.shape
-    )
+    offset = int(image.dataobj.offset)  # type: ignore[attr-defined]
+    expected = offset + image.get_data_dtype().itemsize * math.prod(image.shape)
     size = _content_size(path, expected)
     if size < expected:
         raise InputError(
