@@ -1,0 +1,323 @@
+"""Figures of numbers: directions, training, components, residuals, cohorts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Ellipse
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from bids_gmvae.report import style
+
+#: At most so many shells get a sphere of their own.
+SPHERES = 5
+
+#: Components below this weight are drawn faintly.
+ACTIVE = 0.01
+
+RNG_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """One parameter as an axis: values of voxels in the unit that is shown."""
+
+    label: str
+    values: NDArray
+    window: tuple[float, float]
+
+
+def gradient_spheres(directions: Sequence[tuple[str, NDArray]]) -> Figure:
+    """Draw where the gradient directions lie, one disc per shell.
+
+    Parameters
+    ----------
+    directions : sequence of (label, array of shape (n_directions, 3))
+        Unit vectors (right, anterior, superior) of each shell. A direction and its opposite
+        weight alike, so all are turned to the upper half, which is mapped onto a disc of equal
+        areas.
+    """
+    shown = list(directions[:SPHERES])
+    n_discs = len(shown) + (len(shown) > 1)
+    size = min(2.1, (style.WIDTH - 0.15 * (n_discs - 1)) / n_discs)
+    width = n_discs * size + (n_discs - 1) * 0.15
+    figure = style.new_figure(width, size + 0.34)
+
+    def disc(column: int, title: str, mark: str) -> Axes:
+        axes = style.add_axes(figure, column * (size + 0.15), 0.0, size, size)
+        axes.set_aspect("equal")
+        axes.axis("off")
+        axes.set_xlim(-1.2, 1.2)
+        axes.set_ylim(-1.2, 1.2)
+        axes.add_patch(Circle((0, 0), 1, facecolor="#f4f6f8", edgecolor=style.FAINT))
+        axes.add_patch(
+            Circle((0, 0), np.sqrt(1 - np.cos(np.pi / 4)), fill=False, edgecolor=style.FAINT)
+        )
+        axes.plot([-1, 1], [0, 0], color=style.FAINT, linewidth=0.7)
+        axes.plot([0, 0], [-1, 1], color=style.FAINT, linewidth=0.7)
+        for text, place in zip("RLAP", ((-1.1, 0), (1.1, 0), (0, 1.1), (0, -1.1)), strict=True):
+            axes.text(*place, text, ha="center", va="center", fontsize=8, color=style.MUTED)
+        axes.text(0, 1.32, title, ha="center", va="bottom", fontsize=9, color=mark)
+        return axes
+
+    panels = [
+        disc(column, f"{label} · {len(vectors)}", style.INK)
+        for column, (label, vectors) in enumerate(shown)
+    ]
+    if len(shown) > 1:
+        panels.append(disc(len(shown), "all shells", style.INK))
+    for index, (_, vectors) in enumerate(shown):
+        for axes in (panels[index], panels[-1]) if len(shown) > 1 else (panels[index],):
+            _points(axes, vectors, style.colour(index))
+    return figure
+
+
+def _points(axes: Axes, vectors: NDArray, colour: str) -> None:
+    mirrored = vectors[:, 2] < 0
+    upper = np.where(mirrored[:, None], -vectors, vectors)
+    # Lambert's equal-area azimuthal projection; the patient's right is on the left.
+    radius = np.sqrt(np.clip(1 - upper[:, 2], 0, None))
+    across = np.maximum(np.hypot(upper[:, 0], upper[:, 1]), 1e-9)
+    x, y = -upper[:, 0] / across * radius, upper[:, 1] / across * radius
+    options = {"s": 13, "linewidths": 0.9, "edgecolors": colour}
+    axes.scatter(x[~mirrored], y[~mirrored], facecolors=colour, **options)
+    axes.scatter(x[mirrored], y[mirrored], facecolors="white", **options)
+
+
+def training(
+    history: Sequence[float], weights: Sequence[float], unexpected: float | None
+) -> Figure:
+    """Draw the evidence bound by training step, and the weights of the components.
+
+    Parameters
+    ----------
+    history : sequence of float
+        ELBO per voxel, nats; may be empty.
+    weights : sequence of float
+        Share of each component; may be empty.
+    unexpected : float, optional
+        Share of the broad component.
+    """
+    both = len(history) > 1 and len(weights) > 0
+    width = style.WIDTH if both else style.WIDTH * 0.55
+    figure = style.new_figure(width, 2.7)
+    left_width = width - 1.0 if not both else width * 0.5 - 0.9
+    if len(history) > 1:
+        axes = style.add_axes(figure, 0.75, 0.5, left_width, 1.85)
+        steps = np.arange(1, len(history) + 1)
+        axes.plot(steps, history, color=style.ACCENT, linewidth=1.6)
+        axes.plot(steps[-1:], history[-1:], "o", color=style.ACCENT, markersize=4)
+        axes.set_xlabel("Training step")
+        axes.set_ylabel("ELBO per voxel, nat")
+        axes.set_title("Evidence lower bound", loc="left", pad=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.grid(axis="y")
+        # The first steps start far below and would flatten the part that matters.
+        ordered = np.sort(np.asarray(history, dtype=float)[np.isfinite(history)])
+        low, high = np.quantile(ordered, 0.02), ordered[-1]
+        pad = 0.08 * max(high - low, 1e-6)
+        axes.set_ylim(low - pad, high + pad)
+        axes.margins(x=0.02)
+    if len(weights) > 0:
+        start = width * 0.5 + 0.55 if both else 0.75
+        axes = style.add_axes(figure, start, 0.5, width - start - 0.2, 1.85)
+        _weights(axes, weights, unexpected)
+    return figure
+
+
+def _weights(axes: Axes, weights: Sequence[float], unexpected: float | None) -> None:
+    values = [100 * weight for weight in weights]
+    names = [f"C{k}" for k in range(1, len(values) + 1)]
+    colours = [style.colour(k) for k in range(len(values))]
+    if unexpected is not None:
+        values.append(100 * unexpected)
+        names.append("unexp.")
+        colours.append(style.MUTED)
+    places = np.arange(len(values))
+    axes.bar(places, values, color=colours, width=0.72)
+    axes.axhline(100 * ACTIVE, color=style.MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes.set_xticks(places, names)
+    axes.set_ylabel("Share of voxels, %")
+    axes.set_title("Tissue components", loc="left", pad=8)
+    axes.set_ylim(0, max([*values, 1.0]) * 1.15)
+    axes.grid(axis="y")
+    axes.tick_params(axis="x", length=0)
+    for place, value in zip(places, values, strict=True):
+        text = f"{value:.0f}" if value >= 9.5 else f"{value:.1f}"
+        axes.text(place, value, text, ha="center", va="bottom", fontsize=7.5)
+
+
+def parameter_space(axes_of: Sequence[Axis], responsibilities: NDArray | None) -> Figure:
+    """Draw how voxels and components lie in parameter space, one panel per pair.
+
+    Parameters
+    ----------
+    axes_of : sequence of Axis
+        The parameters, each with values of shape (n_voxels,).
+    responsibilities : array of shape (n_voxels, n_components), optional
+        Probability of each component.
+    """
+    pairs = list(combinations(range(len(axes_of)), 2))[:3]
+    panel, gap = (4.4, 0.0) if len(pairs) == 1 else (2.75, 0.95)
+    width = len(pairs) * panel + (len(pairs) - 1) * gap + 0.95
+    figure = style.new_figure(width, panel * 0.82 + 0.85)
+    values = np.stack([axis.values for axis in axes_of], axis=1)
+    usable = np.isfinite(values).all(axis=1)
+    for position, (first, second) in enumerate(pairs):
+        axes = style.add_axes(figure, 0.75 + position * (panel + gap), 0.55, panel, panel * 0.82)
+        x, y = axes_of[first], axes_of[second]
+        counts, *edges = np.histogram2d(
+            x.values[usable], y.values[usable], bins=80, range=(x.window, y.window)
+        )
+        axes.pcolormesh(
+            *edges, np.where(counts > 0, np.log1p(counts), np.nan).T, cmap="Greys",
+            vmin=-0.8, vmax=max(np.log1p(counts.max()), 1.0) * 1.5, rasterized=True,
+        )  # fmt: skip
+        axes.set_xlim(*x.window)
+        axes.set_ylim(*y.window)
+        axes.set_xlabel(x.label)
+        axes.set_ylabel(y.label)
+        if responsibilities is not None:
+            _ellipses(axes, values[usable][:, [first, second]], responsibilities[usable])
+    return figure
+
+
+def _ellipses(axes: Axes, points: NDArray, responsibilities: NDArray) -> None:
+    """Draw mean and one standard deviation of the voxels of each active component."""
+    shares = responsibilities.mean(axis=0) if len(points) else np.zeros(0)
+    for k in np.flatnonzero(shares >= ACTIVE):
+        weight = responsibilities[:, k] / responsibilities[:, k].sum()
+        centre = weight @ points
+        spread = (points - centre).T * weight @ (points - centre)
+        values, vectors = np.linalg.eigh(spread)
+        lengths = 2 * np.sqrt(np.clip(values, 0, None))
+        angle = np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))
+        axes.add_patch(
+            Ellipse(
+                centre,
+                lengths[1],
+                lengths[0],
+                angle=angle,
+                fill=False,
+                edgecolor=style.colour(k),
+                linewidth=1.6,
+            )  # fmt: skip
+        )
+        axes.plot(*centre, "o", color=style.colour(k), markersize=4, markeredgecolor="white")
+        axes.annotate(
+            f"C{k + 1}", centre, xytext=(5, 4), textcoords="offset points", fontsize=8,
+            color=style.INK, fontweight="bold",
+        )  # fmt: skip
+
+
+def shell_residuals(labels: Sequence[str], residuals: NDArray) -> Figure:
+    """Draw how large the residuals of each shell are against the noise.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Name of each shell.
+    residuals : array of shape (n_voxels, n_shells)
+        Root mean square of the residuals over the noise sd.
+    """
+    width = min(style.WIDTH * 0.75, max(3.6, 1.3 + 0.95 * len(labels)))
+    figure = style.new_figure(width, 2.75)
+    axes = style.add_axes(figure, 0.75, 0.62, width - 0.95, 1.95)
+    boxes = []
+    for column in residuals.T:
+        finite = column[np.isfinite(column)]
+        low, first, middle, third, high = (
+            np.percentile(finite, (5, 25, 50, 75, 95)) if finite.size else [np.nan] * 5
+        )
+        boxes.append({"whislo": low, "q1": first, "med": middle, "q3": third, "whishi": high})
+    places = np.arange(len(labels))
+    axes.axhspan(0.8, 1.2, color="#e6f0f3", zorder=0)
+    axes.axhline(1, color=style.ACCENT, linewidth=1)
+    line = {"color": style.MUTED, "linewidth": 1}
+    axes.bxp(
+        boxes, positions=places, widths=0.45, showfliers=False, patch_artist=True,
+        boxprops={"facecolor": "#c9d6de", "edgecolor": style.MUTED},
+        medianprops={"color": style.INK, "linewidth": 1.8}, whiskerprops=line, capprops=line,
+    )  # fmt: skip
+    axes.set_xticks(places, labels)
+    axes.set_xlim(-0.6, len(labels) - 0.4)
+    top = np.nanmax([1.5, *(box["whishi"] for box in boxes)])
+    axes.set_ylim(0, top * 1.08)
+    axes.set_ylabel("Residual over noise")
+    axes.grid(axis="y")
+    axes.tick_params(axis="x", length=0)
+    return figure
+
+
+def cohort_strip(
+    regions: Mapping[str, Sequence[tuple[str, float]]], *, label: str, n_named: int = 3
+) -> Figure:
+    """Draw the values of all participants by region, and name the furthest ones.
+
+    Parameters
+    ----------
+    regions : mapping of str to sequence of (participant, value)
+        Values in the unit that is shown, by region.
+    label : str
+        Name and unit of the values.
+    n_named : int
+        Name at most so many outliers per region.
+    """
+    width = min(style.WIDTH, max(4.2, 1.2 + 1.05 * len(regions)))
+    figure = style.new_figure(width, 3.1)
+    axes = style.add_axes(figure, 0.8, 0.55, width - 1.0, 2.35)
+    rng = np.random.default_rng(RNG_SEED)
+    line = {"color": style.MUTED, "linewidth": 0.9}
+    for place, entries in enumerate(regions.values()):
+        values = np.array([value for _, value in entries])
+        offsets = rng.uniform(-0.13, 0.13, len(values))
+        if len(values) >= 4:
+            axes.boxplot(
+                values, positions=[place], widths=0.5, showfliers=False, patch_artist=True,
+                boxprops={"facecolor": "#eef2f5", "edgecolor": style.FAINT},
+                medianprops={"color": style.INK, "linewidth": 1.5},
+                whiskerprops=line, capprops=line, manage_ticks=False,
+            )  # fmt: skip
+        far = outlying(values)
+        axes.scatter(
+            place + offsets, values, s=18, zorder=3, linewidths=0.5, edgecolors="white",
+            c=[style.ALERT if is_far else style.ACCENT for is_far in far],
+        )  # fmt: skip
+        distance = np.abs(values - np.median(values)) * far
+        for index in np.argsort(-distance, kind="stable")[: min(n_named, int(far.sum()))]:
+            axes.annotate(
+                entries[index][0], (place + offsets[index], values[index]), xytext=(6, 0),
+                textcoords="offset points", va="center", fontsize=7.5, color=style.ALERT,
+            )  # fmt: skip
+    axes.set_xticks(range(len(regions)), [_short(name) for name in regions])
+    axes.set_xlim(-0.6, len(regions) - 0.4)
+    axes.set_ylabel(label)
+    axes.grid(axis="y")
+    axes.tick_params(axis="x", length=0)
+    axes.margins(y=0.12)
+    return figure
+
+
+def outlying(values: NDArray) -> NDArray[np.bool_]:
+    """Tell which values lie more than 1.5 interquartile ranges outside the quartiles.
+
+    Examples
+    --------
+    >>> outlying(np.array([1.0, 1.1, 0.9, 1.0, 5.0])).tolist()
+    [False, False, False, False, True]
+    """
+    if len(values) < 4:
+        return np.zeros(len(values), dtype=bool)
+    first, third = np.percentile(values, (25, 75))
+    reach = 1.5 * (third - first)
+    return (values < first - reach) | (values > third + reach)
+
+
+def _short(name: str, length: int = 14) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}…"
