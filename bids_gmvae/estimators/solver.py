@@ -14,7 +14,8 @@ MAX_STEP, MAX_TILT = 1.5, 0.5
 #: Latents stay within this many spreads of the centre: far beyond any tissue.
 MAX_LATENT = 8.0
 DAMPING_START, DAMPING_DOWN, DAMPING_UP = 1e-3, 0.1, 10.0
-DAMPING_MAX = 1e9
+DAMPING_MIN, DAMPING_MAX = 1e-4, 1e9
+GOOD_RATIO, POOR_RATIO = 0.75, 0.25
 #: A voxel that runs out of steps still counts as converged if the next one would gain less than
 #: this (nats): it creeps along a direction that the data do not determine.
 CREEP = 0.05
@@ -114,8 +115,13 @@ def solve(
         difference = _objective(part, there, prior) - _objective(part, here, prior)
         better = difference >= 0
         state = state.put(active, there.where(better, here))
-        factor = torch.where(better, DAMPING_DOWN, DAMPING_UP).to(damping)
-        damping[active] = (damping[active] * factor).clamp(min=1e-12)
+        # Trust follows the quadratic model's honesty: a gain far below the promised one means
+        # that the step jumped across the valley, even if it went down.
+        ratio = difference / gain.clamp(min=1e-12)
+        factor = torch.ones_like(ratio)
+        factor[ratio > GOOD_RATIO] = DAMPING_DOWN
+        factor[ratio < POOR_RATIO] = DAMPING_UP
+        damping[active] = (damping[active] * factor).clamp(min=DAMPING_MIN)
         # A refused step says nothing unless the damping has already made it tiny.
         done = (better & (gain < tolerance)) | (damping[active] > DAMPING_MAX)
         converged[active] = done | (gain < CREEP)
