@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.exceptions import InputError
+from bids_gmvae.simulation.catalogue import GENERATIONS
 from bids_gmvae.simulation.phantom import make_phantom, noise_profile
-from bids_gmvae.simulation.qsiprep import GENERATIONS, QSIPrepWriter
+from bids_gmvae.simulation.qsiprep import QSIPrepWriter
 from bids_gmvae.simulation.raw import RawWriter
 from bids_gmvae.simulation.scan import WHITE_MATTER, scan
+from bids_gmvae.simulation.schemes import get_scheme, read_scheme
 from bids_gmvae.simulation.settings import Simulation
 from bids_gmvae.simulation.tissues import get_population
 from bids_gmvae.simulation.truth import initialise_truth, write_truth
@@ -53,7 +56,7 @@ def simulate_dataset(out_dir: Path, *, progress: Progress = _no_progress, **sett
     """
     simulation = Simulation(**settings)
     population = get_population(simulation.signal_model)
-    acquisition = simulation.acquisition()
+    acquisition = _acquisition(simulation)
     population.model.check(acquisition)
     out_dir = Path(out_dir)
     if out_dir.exists() and any(out_dir.iterdir()):
@@ -90,6 +93,12 @@ def simulate_dataset(out_dir: Path, *, progress: Progress = _no_progress, **sett
                 write_truth(truth / folder, name, phantom, dataset.frame(phantom), sigma)
         progress(number, simulation.n_subjects, f"sub-{subject}")
     return out_dir
+
+
+def _acquisition(simulation: Simulation) -> Acquisition:
+    if simulation.bval is not None:
+        return read_scheme(simulation.bval, simulation.bvec)
+    return get_scheme(simulation.scheme_name, seed=simulation.seed, jitter=simulation.jitter)
 
 
 def _datasets(

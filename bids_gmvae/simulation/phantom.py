@@ -54,7 +54,7 @@ class Template:
 
 @lru_cache(maxsize=2)
 def load_template(voxel_size: float) -> Template:
-    """Load the MNI152 maps that ship with nilearn, blurred to ``voxel_size`` (mm)."""
+    """Load the MNI152 maps that ship with nilearn, averaged over half a voxel (mm)."""
     from nilearn import datasets
 
     images = {
@@ -63,12 +63,19 @@ def load_template(voxel_size: float) -> Template:
         "brain": datasets.load_mni152_brain_mask(resolution=1),
         "t1w": datasets.load_mni152_template(resolution=1),
     }
-    sigma = voxel_size * FWHM_TO_SIGMA
-    maps = {
-        name: gaussian_filter(np.asarray(image.dataobj, dtype=np.float32), sigma)
-        for name, image in images.items()
-    }
-    return Template(maps, images["white"].affine)
+    # Partial volume arises from these blocks and from interpolation between them.
+    block = max(1, int(voxel_size / 2))
+    maps = {name: _average(np.asarray(image.dataobj), block) for name, image in images.items()}
+    centre = np.full(3, (block - 1) / 2)
+    to_blocks = nb.affines.from_matvec(block * np.eye(3), centre)
+    return Template(maps, images["white"].affine @ to_blocks)
+
+
+def _average(volume: NDArray, block: int) -> NDArray[np.float32]:
+    counts = [size // block for size in volume.shape]
+    whole = volume[tuple(slice(count * block) for count in counts)]
+    shape = [length for count in counts for length in (count, block)]
+    return whole.reshape(shape).mean(axis=(1, 3, 5), dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +152,10 @@ def make_phantom(
     Raises
     ------
     InputError
-        If the slab is thicker than the field of view.
+        If the slab is thicker than the field of view, or the population has no lesions.
     """
+    if lesions and not population.lesions:
+        raise InputError("This population has no lesions.", "Leave them out.")
     template = load_template(voxel_size)
     warp = Warp.random(rng)
     affine, shape = _grid(voxel_size, n_slices)

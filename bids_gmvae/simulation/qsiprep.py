@@ -11,63 +11,10 @@ from numpy.typing import NDArray
 
 from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.io.atomic import write_image, write_json, write_text, write_tsv
+from bids_gmvae.simulation.catalogue import Generation
 from bids_gmvae.simulation.phantom import Phantom
 from bids_gmvae.simulation.raw import REPETITION_TIME, sidecar, write_gradients
 from bids_gmvae.simulation.scan import Frame
-
-
-@dataclass(frozen=True)
-class Generation:
-    """How the files of some releases of QSIPrep are named.
-
-    Attributes
-    ----------
-    version : str
-        A release of that generation.
-    space : str
-        Label of the space of the images.
-    nested : bool
-        Whether the dataset lies in a folder ``qsiprep`` of the output folder.
-    sidecars : bool
-        Whether images have JSON sidecars.
-    table : str
-        Extension of the table for DSI Studio.
-    confounds, image_qc, slice_qc, cnr : str
-        Endings of file names; image QC, slice QC and CNR follow the space.
-    """
-
-    version: str
-    space: str
-    nested: bool
-    sidecars: bool
-    table: str
-    confounds: str
-    image_qc: str
-    slice_qc: str
-    cnr: str
-
-    @property
-    def anatomy(self) -> str:
-        """What follows the participant in names of anatomical images."""
-        return "" if self.space == "T1w" else f"_space-{self.space}"
-
-
-_T1W = ("_confounds.tsv", "_desc-ImageQC_dwi.csv", "_desc-SliceQC_dwi.json", "_desc-eddy_cnr")
-_CONFOUNDS = "_desc-confounds_timeseries.tsv"
-_SLICE_QC = "_desc-slice_qc.json"
-_CNR = "_model-eddy_stat-cnr_dwimap"
-_ACPC = (_CONFOUNDS, "_desc-image_qc.tsv", _SLICE_QC, _CNR)
-
-GENERATIONS: dict[str, Generation] = {
-    "0.22": Generation("0.22.0", "T1w", True, False, ".txt", *_T1W),
-    "0.23": Generation("0.23.0", "T1w", False, False, ".b_table.txt", *_T1W),
-    "0.24": Generation(
-        "0.24.0", "ACPC", False, True, ".b_table.txt",
-        _CONFOUNDS, "_desc-image_qc.csv", _SLICE_QC, _CNR,
-    ),
-    "1.0": Generation("1.0.0", "ACPC", False, True, ".b_table.txt", *_ACPC),
-    "26.0": Generation("26.0.0", "ACPC", False, True, ".b_table.txt", *_ACPC),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -220,8 +167,8 @@ class QSIPrepWriter:
         }
         path = folder / f"{name}{self.generation.image_qc}"
         if path.suffix == ".csv":
-            lines = [quality.keys(), quality.values()]
-            write_text(path, "".join(",".join(map(str, line)) + "\n" for line in lines))
+            cells = [",".join(quality), ",".join(str(value) for value in quality.values())]
+            write_text(path, "\n".join(cells) + "\n")
         else:
             write_tsv(path, [quality])
         write_json(folder / f"{name}{self.generation.slice_qc}", {"n_bad_slices": 0})

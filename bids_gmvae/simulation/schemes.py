@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,54 +12,7 @@ from numpy.typing import NDArray
 from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.exceptions import InputError, UnknownNameError
 from bids_gmvae.io.gradients import read_bvals, read_bvecs
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """A named scheme.
-
-    Attributes
-    ----------
-    n_b0 : int
-        Volumes without diffusion weighting.
-    shells : tuple of (float, int)
-        b-value (s/mm^2) and number of directions of each shell.
-    echo_times : tuple of float
-        The whole scheme is repeated at each, s.
-    description : str
-        One line for the help text.
-    """
-
-    n_b0: int
-    shells: tuple[tuple[float, int], ...]
-    echo_times: tuple[float, ...] = (0.09,)
-    description: str = ""
-
-
-def _hcp_like(n_b0: int, n_directions: int) -> Scheme:
-    shells = tuple((b, n_directions) for b in (1000.0, 2000.0, 3000.0))
-    text = f"{n_b0} b0 + {n_directions} directions each at 1000, 2000, 3000 s/mm^2"
-    return Scheme(n_b0, shells, description=text)
-
-
-SCHEMES: dict[str, Scheme] = {
-    "hcp": _hcp_like(18, 90),
-    "multishell": _hcp_like(6, 30),
-    "short": _hcp_like(2, 10),
-    "singleshell": Scheme(3, ((1000.0, 32),), description="3 b0 + 32 directions at 1000 s/mm^2"),
-    "ivim": Scheme(
-        4,
-        tuple((float(b), 4) for b in (10, 20, 40, 60, 80, 100, 200, 400, 800)),
-        (0.065,),
-        "4 b0 + 4 directions each at 10, 20, 40, 60, 80, 100, 200, 400, 800 s/mm^2",
-    ),
-    "t2adc": Scheme(
-        1,
-        ((500.0, 4), (1000.0, 4)),
-        (0.06, 0.08, 0.1, 0.13, 0.16),
-        "1 b0 + 4 directions each at 500, 1000 s/mm^2, at echo times 60, 80, 100, 130, 160 ms",
-    ),
-}
+from bids_gmvae.simulation.catalogue import SCHEMES, Scheme
 
 #: What a scanner's b-values scatter by, s/mm^2 (995, 1000, 1005).
 JITTER = (-5.0, 0.0, 5.0)

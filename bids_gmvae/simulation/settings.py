@@ -1,17 +1,18 @@
-"""The settings of a simulated dataset."""
+"""The settings of a simulated dataset; standard library only, like the catalogue."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.exceptions import InputError, UnknownNameError
-from bids_gmvae.simulation.qsiprep import GENERATIONS
-from bids_gmvae.simulation.schemes import get_scheme, read_scheme
+from bids_gmvae.simulation.catalogue import DEFAULT_SCHEMES, GENERATIONS, SCHEMES
 
 LAYOUTS = ("raw", "qsiprep")
+
+#: Letters of voxel axes, and the world axis each lies on.
+WORLD_AXES = {"R": "R", "L": "R", "A": "A", "P": "A", "S": "S", "I": "S"}
 
 IMAGE_TYPES = ("auto", "int16", "float32")
 
@@ -30,7 +31,7 @@ class Simulation:
     runs : int
         Runs per session; with 1 the names have no ``run``.
     scheme : str
-        Key of `schemes.SCHEMES`.
+        Key of `catalogue.SCHEMES`, or ``"auto"``: the one that suits the signal model.
     bval, bvec : Path, optional
         A scheme from files instead.
     jitter : bool
@@ -50,7 +51,7 @@ class Simulation:
     layout : {"raw", "qsiprep"}
         Raw BIDS, or QSIPrep derivatives alone.
     generation : str
-        Key of `qsiprep.GENERATIONS`.
+        Key of `catalogue.GENERATIONS`.
     qsiprep_for : sequence of str
         Participants who get QSIPrep derivatives as well, under ``derivatives/qsiprep``.
     anatomy : bool
@@ -68,7 +69,7 @@ class Simulation:
     n_subjects: int = 2
     sessions: int | Sequence[str] = 0
     runs: int = 1
-    scheme: str = "multishell"
+    scheme: str = "auto"
     bval: Path | None = None
     bvec: Path | None = None
     jitter: bool = False
@@ -80,7 +81,7 @@ class Simulation:
     lesions: bool = False
     layout: str = "raw"
     generation: str = "1.0"
-    qsiprep_for: Sequence[str] = field(default=())
+    qsiprep_for: Sequence[str] = ()
     anatomy: bool = True
     axes: str = "RAS"
     background: bool = True
@@ -99,12 +100,17 @@ class Simulation:
             if not low <= value <= high:
                 raise InputError(f"{name} must be {low:g} to {high:g}{unit}, not {value:g}.")
         for kind, name, known in (
+            ("scheme", self.scheme, ("auto", *SCHEMES)),
             ("layout", self.layout, LAYOUTS),
             ("QSIPrep generation", self.generation, tuple(GENERATIONS)),
             ("image type", self.dtype, IMAGE_TYPES),
         ):
             if name not in known:
                 raise UnknownNameError.of(kind, name, known)
+        if sorted(WORLD_AXES.get(letter, "") for letter in self.axes) != ["A", "R", "S"]:
+            raise InputError(f"axes must name three directions such as LPS, not '{self.axes}'.")
+        if self.bvec is not None and self.bval is None:
+            raise InputError("A bvec file needs its bval file, but none is given.")
         for label in self.qsiprep_for:
             if label not in self.subjects:
                 raise UnknownNameError.of("participant", label, self.subjects)
@@ -113,6 +119,13 @@ class Simulation:
     def subjects(self) -> list[str]:
         """Participant labels."""
         return [f"{number:02d}" for number in range(1, self.n_subjects + 1)]
+
+    @property
+    def scheme_name(self) -> str:
+        """Key of `catalogue.SCHEMES`."""
+        if self.scheme == "auto":
+            return DEFAULT_SCHEMES.get(self.signal_model, "multishell")
+        return self.scheme
 
     @property
     def session_labels(self) -> list[str | None]:
@@ -125,9 +138,3 @@ class Simulation:
     def run_labels(self) -> list[str | None]:
         """Run labels; [None] for a single run."""
         return [None] if self.runs == 1 else [f"{run + 1:02d}" for run in range(self.runs)]
-
-    def acquisition(self) -> Acquisition:
-        """Build the acquisition; directions in world axes."""
-        if self.bval is not None:
-            return read_scheme(self.bval, self.bvec)
-        return get_scheme(self.scheme, seed=self.seed, jitter=self.jitter)

@@ -45,7 +45,7 @@ class Warp:
         rotation: NDArray[np.float64] = np.eye(3) + skew + skew @ skew / 2
         matrix = rotation * rng.normal(1.0, 0.02, 3)
         noise = rng.standard_normal((*FIELD_SHAPE, 3))
-        field: NDArray[np.float64] = gaussian_filter(noise, (3.0, 3.0, 3.0, 0.0), mode="wrap")
+        field: NDArray[np.float64] = gaussian_filter(noise, (4.0, 4.0, 4.0, 0.0), mode="wrap")
         # Without displacement at its border the field ends without a step, as ITK assumes.
         for axis, size in enumerate(FIELD_SHAPE):
             window = np.sin(np.pi * np.arange(size) / (size - 1))
@@ -74,7 +74,7 @@ class Warp:
         ]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
         inverse = _undisplace(self.field, grid) - grid
-        matrix = np.linalg.inv(self.matrix)
+        matrix = np.linalg.inv(self.matrix).astype(np.float64)
         affine = Warp(matrix, -matrix @ self.translation, self.field)._affine()
         _write_composite(path, [("field", inverse), affine])
 
@@ -102,7 +102,7 @@ def _write_composite(path: Path, transforms: list[tuple[str, NDArray[np.float64]
     geometry = np.concatenate(
         [FIELD_SHAPE, LPS @ FIELD_ORIGIN, np.full(3, FIELD_SPACING), LPS.ravel()]
     )
-    text = h5py.string_dtype()
+    text = h5py.string_dtype("ascii")  # ITK refuses UTF-8
     with h5py.File(path, "w") as file:
         group = file.create_group("TransformGroup")
         composite = group.create_group("0")
