@@ -68,22 +68,28 @@ class Parameter:
             object.__setattr__(self, "tissue", (self.lower + margin, self.upper - margin))
 
     def to_real(self, values: Tensor) -> Tensor:
-        """Map values strictly within the bounds (``unit``) to the latent ``z``."""
+        """Map values within the bounds (``unit``) to the latent ``z``.
+
+        Values at a bound, where rounding may put them, go to a large but finite latent.
+        """
         z = self._standardise(self._scaled(values))
         low, high = self._walls
         if math.isinf(low):
             return z
-        u = (z - low) / WALL
         w = (high - low) / WALL
+        rounding = torch.finfo(z.dtype).eps * w
+        u = ((z - low) / WALL).clamp(rounding, w - rounding)
         return low + WALL * (u + torch.log(-torch.expm1(-u)) - torch.log(-torch.expm1(u - w)))
 
     def to_physical(self, z: Tensor) -> Tensor:
         """Map the latent ``z`` to values within the bounds, in ``unit``."""
         low, high = self._walls
         if not math.isinf(low):
-            # Identity inside, with smooth walls: a bijection onto (low, high).
-            softplus = torch.nn.functional.softplus
-            z = low + WALL * (softplus((z - low) / WALL) - softplus((z - high) / WALL))
+            # Identity inside, with smooth walls: a bijection onto (low, high). It is the
+            # difference of the softplus of both distances, without their cancellation.
+            u, w = (z - low) / WALL, (high - low) / WALL
+            bend = torch.log1p(torch.exp(-u.abs())) - torch.log1p(torch.exp(-(u - w).abs()))
+            z = low + WALL * (u.clamp(0, w) + bend)
         scaled = z * self.spread + self._scaled_center
         if self.scale == "log":
             return torch.exp(scaled)
@@ -95,7 +101,8 @@ class Parameter:
         if self.scale == "log":
             return torch.log(values)
         if self.scale == "logit":
-            return torch.logit((values - self.lower) / (self.upper - self.lower))
+            share = (values - self.lower) / (self.upper - self.lower)
+            return torch.logit(share, eps=torch.finfo(values.dtype).eps)
         return values
 
     def _standardise(self, scaled: Tensor) -> Tensor:
