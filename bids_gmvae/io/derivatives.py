@@ -63,7 +63,7 @@ def map_path(
     >>> map_path(run, suffix="dwimap", desc="mean", model="msdki", param="msd").as_posix()
     'sub-1/dwi/sub-1_space-ACPC_model-msdki_param-msd_desc-mean_dwimap.nii.gz'
     """
-    stem = run.stem if space is None else _in_space(run.stem, space)
+    stem = run.stem if space is None else in_space(run.stem, space)
     entities = {"model": model, "param": param, "res": resolution, "label": label, "desc": desc}
     parts = [stem, *(f"{key}-{value}" for key, value in entities.items() if value), suffix]
     folder = Path(f"sub-{run.subject}")
@@ -83,6 +83,22 @@ def parameter_path(run: Run, model: str, parameter: Parameter, desc: str, **kwar
     return map_path(
         run, suffix=suffix, model=model, param=parameter.bids["param"], desc=desc, **kwargs
     )
+
+
+def in_space(stem: str, space: str) -> str:
+    """Put a standard space into the entities of a run, in the place of its own.
+
+    Examples
+    --------
+    >>> in_space("sub-1_run-2_space-ACPC", "MNI152NLin2009cAsym")
+    'sub-1_run-2_space-MNI152NLin2009cAsym'
+    """
+    parts = [
+        part for part in stem.split("_") if not part.startswith(("space-", "cohort-", "res-"))
+    ]
+    before = [part for part in parts if part.split("-")[0] not in _AFTER_SPACE]
+    after = [part for part in parts if part.split("-")[0] in _AFTER_SPACE]
+    return "_".join([*before, f"space-{space}", *after])
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,15 +249,6 @@ def _volume(
     # A failed voxel never shows a plausible number, whatever the estimator left there.
     rows[np.isin(posterior.status.cpu().numpy(), FAILED)] = np.nan
     return unmask(rows, mask, fill=0)
-
-
-def _in_space(stem: str, space: str) -> str:
-    parts = [
-        part for part in stem.split("_") if not part.startswith(("space-", "cohort-", "res-"))
-    ]
-    before = [part for part in parts if part.split("-")[0] not in _AFTER_SPACE]
-    after = [part for part in parts if part.split("-")[0] in _AFTER_SPACE]
-    return "_".join([*before, f"space-{space}", *after])
 
 
 def _with_extension(path: Path, extension: str) -> Path:
