@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from itertools import groupby
-from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any
 
 from bids_gmvae import __version__
@@ -21,14 +19,11 @@ if TYPE_CHECKING:
     from bids_gmvae.modalities.dwi import CheckedRun
     from bids_gmvae.signal_models import SignalModel
 
+#: What is kept of a sidecar. The rest may identify a person, and would enter crash files.
+METADATA = ("EchoTime", "RepetitionTime", "InversionTime", "FlipAngle", "PhaseEncodingDirection")
+
 #: Images left out that are listed when nothing is left.
 N_REASONS = 20
-
-
-def plan_in_child(settings: RunSettings, context: BaseContext) -> Plan:
-    """Make the plan in a process of its own: it needs torch, which this one must not import."""
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(make_plan, settings).result()
 
 
 def make_plan(settings: RunSettings) -> Plan:
@@ -52,6 +47,7 @@ def make_plan(settings: RunSettings) -> Plan:
         If the device is not there.
     """
     from bids_gmvae.estimators.device import resolve_device
+    from bids_gmvae.modalities.base import raise_errors
     from bids_gmvae.modalities.dwi import check, find_runs
 
     device = resolve_device(settings.compute.device)
@@ -59,18 +55,17 @@ def make_plan(settings: RunSettings) -> Plan:
     runs, skipped = find_runs(settings)
     left_out = [LeftOut(str(item.path), item.reason) for item in skipped]
     planned: list[PlannedRun] = []
-    for run in runs:
+    for found in runs:
+        kept = {key: found.metadata[key] for key in METADATA if key in found.metadata}
+        run = replace(found, metadata=kept)
         checked = check(run, settings.model)
-        errors = [issue for issue in checked.issues if issue.severity == "error"]
-        if errors:
-            reason = " ".join(issue.text for issue in errors)
-            left_out.append(LeftOut(str(run.image), reason, errors[0].hint, invalid=True))
-            continue
-        for name in settings.model.signal_model:
-            try:
+        try:
+            raise_errors(checked.issues)
+            for name in settings.model.signal_model:
                 planned.append(_plan_run(run, checked, name, estimator, settings))
-            except AcquisitionError as error:
-                left_out.append(LeftOut(str(run.image), error.message, error.hint, invalid=True))
+        except InputError as error:
+            issues = tuple(issue.to_dict() for issue in checked.issues)
+            left_out.append(LeftOut(str(run.image), error.message, error.hint, True, run, issues))
     datasets = {item.run.dataset: str(item.run.dataset_root) for item in planned}
     grouped = _group(_without_duplicates(planned), settings)
     return Plan(device, tuple(grouped), tuple(left_out), datasets)
@@ -206,9 +201,7 @@ def _plan_run(
     )
 
 
-def _outputs(
-    run: Run, model: SignalModel, estimator: str, settings: RunSettings
-) -> Iterable[str]:
+def _outputs(run: Run, model: SignalModel, estimator: str, settings: RunSettings) -> Iterable[str]:
     """Name the maps that people look for; the rest lies beside them."""
     import torch
 

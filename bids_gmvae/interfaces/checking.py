@@ -37,8 +37,9 @@ class CheckRun(RunInterface):
 
         checked = check(Run.from_dict(self.inputs.run), ModelSettings(**self.inputs.settings))
         raise_errors(checked.issues)
+        columns = checked.acquisition.columns if checked.acquisition else {}
         content = {
-            "acquisition": {k: v.tolist() for k, v in checked.acquisition.columns.items()},
+            "acquisition": {name: column.tolist() for name, column in columns.items()},
             "selected": checked.selected.tolist(),
             "frame": checked.frame,
             "shells": checked.shells,

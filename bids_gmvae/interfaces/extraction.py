@@ -47,9 +47,7 @@ class ExtractVoxels(RunInterface):
         masks = np.load(self.inputs.mask)
         mask = masks["mask"]
         data, grid = load_data(run)
-        found = check_data(
-            data, mask, acquisition, settings, directional=self.inputs.directional
-        )
+        found = check_data(data, mask, acquisition, settings, directional=self.inputs.directional)
         raise_errors(found)
         checked["issues"] += [issue.to_dict() for issue in found]
         info = {**checked, "mask": json.loads(str(masks["info"]))}

@@ -82,12 +82,18 @@ class LeftOut:
         What to do about it.
     invalid : bool
         Whether it was selected but is broken, rather than not meant to be mapped.
+    run : Run, optional
+        The run, if it was one.
+    issues : tuple of mapping
+        Findings of the header check, plain values.
     """
 
     path: str
     reason: str
     hint: str = ""
     invalid: bool = False
+    run: Run | None = None
+    issues: tuple[Mapping[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,57 @@
+"""The environment of the process and its children, set before anything heavy is imported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bids_gmvae.config import RunSettings
+
+#: Folder of caches within the work directory.
+CACHE = "cache"
+
+NIPYPE_CONFIG = """\
+[execution]
+check_version = false
+hash_method = content
+[logging]
+workflow_level = INFO
+[monitoring]
+enabled = {monitor}
+sample_frequency = 1
+"""
+
+
+def prepare_environment(settings: RunSettings, cache: Path) -> None:
+    """Keep caches in the work directory, telemetry off, and threads as many as asked for.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        Threads and resource monitor.
+    cache : Path
+        Where libraries may write.
+    """
+    environment = os.environ
+    nipype = cache / "nipype"
+    nipype.mkdir(parents=True, exist_ok=True)
+    # A file, because workers read it too when they import Nipype.
+    monitor = str(settings.execution.resource_monitor).lower()
+    (nipype / "nipype.cfg").write_text(NIPYPE_CONFIG.format(monitor=monitor), encoding="utf-8")
+    environment.update(
+        NIPYPE_CONFIG_DIR=str(nipype),
+        MPLCONFIGDIR=str(cache / "matplotlib"),
+        NUMBA_CACHE_DIR=str(cache / "numba"),
+        NIPYPE_NO_ET="1",
+        NO_ET="1",
+    )
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        environment[name] = str(settings.compute.omp_nthreads)
+    # Absent in containers; Nipype's SLURM plugin and crash files want it.
+    environment.setdefault("LOGNAME", environment.get("USER", f"uid{os.getuid()}"))
+    if not os.access(Path("~").expanduser(), os.R_OK | os.W_OK | os.X_OK):
+        # pybids looks for a file in HOME, and dies if it may not.
+        home = cache / "home"
+        home.mkdir(exist_ok=True)
+        environment["HOME"] = str(home)
+        environment.setdefault("XDG_CACHE_HOME", str(cache))

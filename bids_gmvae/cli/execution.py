@@ -1,0 +1,302 @@
+"""Run the graphs, and find out what became of each run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nipype.pipeline import engine as pe
+
+from bids_gmvae.cli.logs import LOG_FILE
+from bids_gmvae.cli.workers import WorkerPool
+from bids_gmvae.config import RunSettings
+from bids_gmvae.exceptions import ExitCode, GMVAEError, InputError, explain
+from bids_gmvae.interfaces.base import read_failure
+from bids_gmvae.workflows.base import affected, init_gmvae_wf, reader_name, writer_name
+from bids_gmvae.workflows.plan import Plan, PlannedRun
+
+LOGGER = logging.getLogger(__name__)
+
+#: What is told when a node of that name starts.
+STEPS = {
+    "extract": "reading",
+    "fit": "fitting",
+    "write": "writing maps",
+    "figures": "drawing figures",
+}
+
+#: Texts in a traceback of something that is no defect of the app.
+SYMPTOMS: Mapping[str, BaseException] = {
+    "BrokenProcessPool": MemoryError(),
+    "MemoryError": MemoryError(),
+    "No space left on device": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    "Disk quota exceeded": OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+    "Read-only file system": OSError(errno.EROFS, os.strerror(errno.EROFS)),
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A node that failed.
+
+    Attributes
+    ----------
+    node : str
+        Full name.
+    message, hint : str
+        For the user.
+    exit_code : ExitCode
+        What it leads to.
+    crash_file : Path or None
+        Inputs and traceback.
+    """
+
+    node: str
+    message: str
+    hint: str
+    exit_code: ExitCode
+    crash_file: Path | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a planned run.
+
+    Attributes
+    ----------
+    planned : PlannedRun
+        The run.
+    failures : tuple of Failure
+        What went wrong; empty if nothing did.
+    """
+
+    planned: PlannedRun
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def mapped(self) -> bool:
+        """Whether its maps are written; figures or standard space may still have failed."""
+        return not any(failure.node.endswith(_ESSENTIAL) for failure in self.failures)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the run leads to."""
+        if not self.failures:
+            return ExitCode.OK
+        if not self.mapped:
+            essential = (item for item in self.failures if item.node.endswith(_ESSENTIAL))
+            return next(essential).exit_code
+        if all(failure.node.endswith(".figures") for failure in self.failures):
+            return ExitCode.REPORT_FAILED
+        return ExitCode.RUN_FAILED
+
+
+_ESSENTIAL = (".check", ".mask", ".extract", ".runs", ".fit", ".select", ".write")
+
+
+def execute(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Outcome]:
+    """Map every planned run; the failure of one does not harm the others.
+
+    A run that fails before the fit would keep its whole group from being fitted, so the rest of
+    the group is run again without it. What is finished by then is taken from the work directory.
+
+    Parameters
+    ----------
+    plan : Plan
+        What to do.
+    settings : RunSettings
+        How to do it.
+    log_dir : Path
+        For crash files.
+    """
+    outcomes: dict[str, Outcome] = {}
+    remaining = plan
+    while remaining.runs:
+        failures = run_graph(remaining, settings, log_dir)
+        for planned in remaining.runs:
+            own = (failure for failure in failures if planned in affected(failure.node, remaining))
+            outcomes[planned.title] = Outcome(planned, tuple(own))
+        if settings.execution.stop_on_first_crash and failures:
+            break
+        spoilt = {
+            (planned.run.subject, planned.group)
+            for planned in remaining.runs
+            if _failed_at(reader_name(planned), outcomes[planned.title])
+        }
+        again = tuple(
+            planned
+            for planned in remaining.runs
+            if (planned.run.subject, planned.group) in spoilt
+            and not _failed_at(reader_name(planned), outcomes[planned.title])
+        )
+        remaining = replace(remaining, runs=again)
+    return [_confirmed(outcome, settings.output_dir) for outcome in outcomes.values()]
+
+
+def run_graph(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Failure]:
+    """Run the graph of a plan once, and give the nodes that failed.
+
+    Raises
+    ------
+    InputError
+        If the plugin file is wrong.
+    """
+    workflow = init_gmvae_wf(plan, settings)
+    workflow.config["execution"] = {
+        "hash_method": "content",
+        "crashdump_dir": str(log_dir),
+        "crashfile_format": "txt",
+        "create_report": "false",
+        "poll_sleep_duration": "0.1",
+        "remove_unnecessary_outputs": "false",
+        "stop_on_first_crash": str(settings.execution.stop_on_first_crash).lower(),
+    }
+    if settings.execution.write_graph:
+        workflow.write_graph(
+            str(log_dir / "graph.dot"), graph2use="hierarchical", format="svg", simple_form=True
+        )
+    failed: list[pe.Node] = []
+
+    def follow(node: pe.Node, status: str) -> None:
+        if status == "exception":
+            failed.append(node)
+        elif status == "start" and node.name in STEPS:
+            runs = ", ".join(planned.title for planned in affected(node.fullname, plan))
+            LOGGER.info("%s: %s", runs, STEPS[node.name])
+
+    with _plugin(plan, settings, log_dir, follow) as options:
+        try:
+            workflow.run(**options)
+        except Exception:
+            # Nipype raises when any node failed; those are told run by run.
+            if not failed:
+                raise
+            LOGGER.debug("Nipype stopped with failed nodes", exc_info=True)
+    return [_failure(node, log_dir) for node in failed]
+
+
+@contextmanager
+def _plugin(
+    plan: Plan, settings: RunSettings, log_dir: Path, follow: Callable[[pe.Node, str], None]
+) -> Iterator[dict[str, Any]]:
+    """Choose what runs the nodes; stop its workers whatever happens."""
+    if settings.compute.use_plugin is not None:
+        options = read_plugin(settings.compute.use_plugin)
+        options["plugin_args"]["status_callback"] = follow
+        yield options
+        return
+    arguments: dict[str, Any] = {
+        "n_procs": settings.compute.nprocs,
+        "raise_insufficient": False,
+        "status_callback": follow,
+    }
+    if settings.compute.mem_mb is not None:
+        arguments["memory_gb"] = settings.compute.mem_mb / 1000
+    if plan.device != "cpu":
+        # Without it Nipype counts GPUs itself, and refuses GPU nodes if it finds none.
+        arguments["n_gpu_procs"] = 1
+    pool = WorkerPool(arguments, log_file=log_dir / LOG_FILE, verbose=settings.execution.verbose)
+    try:
+        yield {"plugin": pool}
+    finally:
+        pool.stop()
+
+
+def read_plugin(path: Path) -> dict[str, Any]:
+    """Read the Nipype plugin and its arguments from a JSON or YAML file.
+
+    Raises
+    ------
+    InputError
+        If the file is neither, or names no plugin.
+    """
+    from nipype.pipeline import plugins
+
+    text = path.read_text(encoding="utf-8")
+    try:
+        content = json.loads(text) if path.suffix == ".json" else _read_yaml(text)
+        name = content["plugin"]
+        arguments = dict(content.get("plugin_args") or {})
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"The plugin file {path} cannot be used: {error!r}.",
+            'It holds, as JSON or YAML, e.g. {"plugin": "Linear", "plugin_args": {}}.',
+        ) from error
+    if not hasattr(plugins, f"{name}Plugin"):
+        known = sorted(item[:-6] for item in dir(plugins) if item.endswith("Plugin"))
+        raise InputError(
+            f"{path} names the plugin {name}, which Nipype does not have.",
+            f"Known: {', '.join(known)}.",
+        )
+    if name == "MultiProc":
+        # A plain fork deadlocks once torch has run.
+        arguments.setdefault("mp_context", "forkserver")
+        arguments.setdefault("raise_insufficient", False)
+    return {"plugin": name, "plugin_args": arguments}
+
+
+def _read_yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def _failed_at(graph: str, outcome: Outcome) -> bool:
+    return any(graph in failure.node.split(".") for failure in outcome.failures)
+
+
+def _confirmed(outcome: Outcome, out_dir: Path) -> Outcome:
+    """Believe in maps only if they are there: some plugins return before the work is done."""
+    planned = outcome.planned
+    if not outcome.mapped or (out_dir / planned.outputs[0]).exists():
+        return outcome
+    missing = Failure(
+        f"{writer_name(planned)}.write",
+        "Its maps were not written when the plugin returned.",
+        "If jobs are still running, wait for them; else see the logs of the plugin.",
+        ExitCode.RUN_FAILED,
+        None,
+    )
+    return replace(outcome, failures=(*outcome.failures, missing))
+
+
+def _failure(node: pe.Node, log_dir: Path) -> Failure:
+    """Find out why a node failed: from what it left, else from its crash file."""
+    crash_file = next(_crash_files(node, log_dir), None)
+    left = read_failure(Path(node.output_dir()))
+    if left is not None:
+        code = ExitCode(left["exit_code"])
+        return Failure(node.fullname, left["message"], left["hint"], code, crash_file)
+    text = "" if crash_file is None else crash_file.read_text(encoding="utf-8", errors="replace")
+    known: GMVAEError | None = next(
+        (explain(cause) for symptom, cause in SYMPTOMS.items() if symptom in text), None
+    )
+    if known is not None:
+        return Failure(node.fullname, known.message, known.hint, known.exit_code, crash_file)
+    last = text.strip().splitlines()[-1] if text.strip() else "no reason is known"
+    return Failure(
+        node.fullname,
+        f"Internal error in {node.name}: {last}",
+        "Please report it with the crash file.",
+        ExitCode.INTERNAL,
+        crash_file,
+    )
+
+
+def _crash_files(node: pe.Node, log_dir: Path) -> Iterator[Path]:
+    """Find the crash files of a node, the latest first."""
+    found = log_dir.glob(f"crash-*-{node.name}-*.txt")
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+        with path.open(encoding="utf-8", errors="replace") as file:
+            if file.readline().strip() == f"Node: {node.fullname}":
+                yield path

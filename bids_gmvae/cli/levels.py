@@ -1,0 +1,189 @@
+"""The analysis levels: all participants one by one, then all together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bids_gmvae.cli import reports
+from bids_gmvae.cli.execution import Failure, Outcome, execute
+from bids_gmvae.cli.logs import LOG_FILE
+from bids_gmvae.cli.plan import make_plan, require_runs
+from bids_gmvae.cli.workers import run_in_child
+from bids_gmvae.config import RunSettings
+from bids_gmvae.exceptions import ExitCode, NothingEligibleError
+from bids_gmvae.workflows.dwi import estimation_settings
+from bids_gmvae.workflows.plan import LeftOut, Plan
+
+LOGGER = logging.getLogger(__name__)
+
+
+def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> ExitCode:
+    """Map the runs of all participants, and report.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        What the user asked for.
+    start_logs : callable
+        Creates the folder of this call; not before it is clear that there is work.
+    """
+    plan = run_in_child(make_plan, settings, log_file=None, verbose=settings.execution.verbose)
+    require_runs(plan)
+    log_dir = start_logs()
+    out_dir = settings.output_dir
+    child = _child(settings, log_dir)
+    if settings.output.boilerplate_only:
+        written = child(reports.write_methods, out_dir / "logs", **_methods(plan, settings))
+        print(f"Methods text: {written[0]}")
+        return ExitCode.OK
+    invalid = [item for item in plan.left_out if item.invalid]
+    for item in plan.left_out:
+        level = logging.ERROR if item.invalid else logging.DEBUG
+        LOGGER.log(level, "%s: %s %s", item.path, item.reason, item.hint)
+    child(reports.start_dataset, out_dir, settings, plan.datasets)
+    n_runs = len({planned.run.stem for planned in plan.runs})
+    LOGGER.info("Mapping %d runs of %d participants.", n_runs, len(plan.subjects))
+
+    outcomes = execute(plan, settings, log_dir)
+    for outcome in outcomes:
+        for failure in outcome.failures:
+            _tell_failure(outcome, failure)
+    child(reports.write_methods, out_dir / "logs", **_methods(plan, settings))
+    pages, broken = child(
+        reports.write_subject_reports,
+        out_dir,
+        _subjects(plan, invalid),
+        level=settings.output.report_output_level,
+        mapped=[outcome.planned.run for outcome in outcomes if outcome.mapped],
+        unmapped=_unmapped(outcomes, invalid),
+    )
+    for sentence in broken:
+        LOGGER.error("%s", sentence)
+    problems = child(reports.finish, out_dir, check=settings.output.validate_outputs)
+    for problem in problems:
+        LOGGER.error("Invalid output: %s", problem)
+    code = exit_code(outcomes, invalid, reports_failed=bool(broken))
+    if problems and code in (ExitCode.OK, ExitCode.REPORT_FAILED):
+        code = ExitCode.RUN_FAILED
+    _summarise(outcomes, invalid, pages, log_dir)
+    return code
+
+
+def reports_only(settings: RunSettings, log_dir: Path) -> ExitCode:
+    """Build the pages again from what is on disk."""
+    subjects = reports.subjects_on_disk(settings.output_dir, settings.selection.participant_label)
+    if not subjects:
+        raise NothingEligibleError(
+            f"There is nothing to report in {settings.output_dir}.",
+            "Map the participants first, without --reports-only.",
+        )
+    pages, broken = _child(settings, log_dir)(
+        reports.write_subject_reports,
+        settings.output_dir,
+        subjects,
+        level=settings.output.report_output_level,
+    )
+    for sentence in broken:
+        LOGGER.error("%s", sentence)
+    for page in pages:
+        print(f"Report: {page}")
+    return ExitCode.REPORT_FAILED if broken else ExitCode.OK
+
+
+def group_level(settings: RunSettings, log_dir: Path) -> ExitCode:
+    """Tabulate all participants that are mapped."""
+    if not any(settings.output_dir.glob("sub-*")):
+        raise NothingEligibleError(
+            f"No participant is mapped in {settings.output_dir}.",
+            "Run the participant level first.",
+        )
+    child = _child(settings, log_dir)
+    page = child(
+        reports.write_group,
+        settings.output_dir,
+        settings.output.atlas,
+        tables=not settings.output.reports_only,
+    )
+    problems = child(reports.finish, settings.output_dir, check=settings.output.validate_outputs)
+    for problem in problems:
+        LOGGER.error("Invalid output: %s", problem)
+    print(f"Report: {page}")
+    return ExitCode.RUN_FAILED if problems else ExitCode.OK
+
+
+def exit_code(
+    outcomes: Sequence[Outcome], invalid: Sequence[LeftOut], *, reports_failed: bool
+) -> ExitCode:
+    """Sum up what became of all runs.
+
+    If some are mapped, the others make it a partial failure; if none is, their reason counts.
+    """
+    codes = [outcome.exit_code for outcome in outcomes if not outcome.mapped]
+    codes += [ExitCode.INVALID_INPUT] * len(invalid)
+    if not any(outcome.mapped for outcome in outcomes):
+        order = (ExitCode.NO_SPACE, ExitCode.DEVICE, ExitCode.INTERNAL, ExitCode.RUN_FAILED)
+        return next((code for code in order if code in codes), ExitCode.INVALID_INPUT)
+    incomplete = {outcome.exit_code for outcome in outcomes if outcome.mapped}
+    if codes or ExitCode.RUN_FAILED in incomplete:
+        return ExitCode.RUN_FAILED
+    if reports_failed or ExitCode.REPORT_FAILED in incomplete:
+        return ExitCode.REPORT_FAILED
+    return ExitCode.OK
+
+
+def _child(settings: RunSettings, log_dir: Path) -> Callable[..., Any]:
+    """Give what calls a function in a child that writes to the log of this call."""
+    return partial(run_in_child, log_file=log_dir / LOG_FILE, verbose=settings.execution.verbose)
+
+
+def _subjects(plan: Plan, invalid: Sequence[LeftOut]) -> list[str]:
+    """List all participants with something to report: maps, or the reason why there are none."""
+    broken = (item.run.subject for item in invalid if item.run is not None)
+    return list(dict.fromkeys([*plan.subjects, *broken]))
+
+
+def _methods(plan: Plan, settings: RunSettings) -> dict[str, Any]:
+    return {
+        "models": list(dict.fromkeys(planned.signal_model for planned in plan.runs)),
+        "estimator": plan.runs[0].estimator,
+        "settings": estimation_settings(settings.model),
+        "preprocessed": any("qsiprep" in str(p.run.image).lower() for p in plan.runs),
+    }
+
+
+def _unmapped(
+    outcomes: Sequence[Outcome], invalid: Sequence[LeftOut]
+) -> list[tuple[Any, list[dict[str, str]]]]:
+    """Collect runs without maps and their findings, for the report."""
+    found = [(item.run, [dict(issue) for issue in item.issues]) for item in invalid if item.run]
+    for outcome in outcomes:
+        if not outcome.mapped:
+            reasons = [
+                {"severity": "error", "code": "failed", "text": item.message, "hint": item.hint}
+                for item in outcome.failures
+            ]
+            found.append((outcome.planned.run, [*map(dict, outcome.planned.issues), *reasons]))
+    return found
+
+
+def _tell_failure(outcome: Outcome, failure: Failure) -> None:
+    crash = ""
+    if failure.exit_code == ExitCode.INTERNAL and failure.crash_file is not None:
+        crash = f"\n  Crash file: {failure.crash_file}"
+    text = f"{failure.message} {failure.hint}".strip()
+    LOGGER.error("%s: %s%s", outcome.planned.title, text, crash)
+
+
+def _summarise(
+    outcomes: Sequence[Outcome], invalid: Sequence[LeftOut], pages: Sequence[Path], log_dir: Path
+) -> None:
+    n_mapped = sum(outcome.mapped for outcome in outcomes)
+    n_failed = len(outcomes) - n_mapped + len(invalid)
+    failed = f", {n_failed} failed (see above and {log_dir})" if n_failed else ""
+    print(f"{n_mapped} run{'s' if n_mapped != 1 else ''} mapped{failed}.")
+    for page in pages:
+        print(f"Report: {page}")

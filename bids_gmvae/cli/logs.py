@@ -1,0 +1,57 @@
+"""Where messages go: a few to the console, all to a file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import uuid
+from datetime import datetime
+from pathlib import Path
+
+#: Name of the log within the folder of a call.
+LOG_FILE = "bids_gmvae.log"
+
+#: What is shown on the console, by number of ``-v``.
+LEVELS = (logging.INFO, logging.DEBUG)
+
+
+def new_run_uuid() -> str:
+    """Name a call of the app: its start, and a random part."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}_{uuid.uuid4()}"
+
+
+def configure_logging(log_file: Path | None, *, verbose: int = 0) -> None:
+    """Send the messages of the app, of Nipype and of warnings to console and file.
+
+    Parameters
+    ----------
+    log_file : Path or None
+        Everything is appended to it; several processes may share it.
+    verbose : int
+        Number of ``-v``: from 1 on, Nipype's messages are shown as well.
+    """
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    console.setLevel(LEVELS[min(verbose, 2) // 2])
+    handlers: list[logging.Handler] = []
+    if log_file is not None:
+        file = logging.FileHandler(log_file, encoding="utf-8", delay=True)
+        file.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s")
+        )
+        handlers.append(file)
+    logging.captureWarnings(True)
+    for name in ("bids_gmvae", "nipype", "py.warnings"):
+        shown = name == "bids_gmvae" or verbose
+        _attach(logging.getLogger(name), [*handlers, *([console] if shown else [])])
+    # Nipype sets levels on its own loggers when it is imported, and again for each workflow.
+    for name in ("nipype.workflow", "nipype.interface", "nipype.utils"):
+        logging.getLogger(name).handlers.clear()
+
+
+def _attach(logger: logging.Logger, handlers: list[logging.Handler]) -> None:
+    for old in logger.handlers:
+        old.close()
+    logger.handlers[:] = handlers or [logging.NullHandler()]
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False

@@ -1,0 +1,119 @@
+"""Pages and texts made from what is on disk; called in a child process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bids_gmvae.exceptions import explain
+from bids_gmvae.io.run import Run
+
+LOGGER = logging.getLogger(__name__)
+
+
+def subjects_on_disk(out_dir: Path, wanted: Sequence[str] = ()) -> list[str]:
+    """List the participants of an output dataset that have something to report."""
+    found = sorted(path.parent.name[4:] for path in out_dir.glob("sub-*/figures"))
+    return [label for label in found if not wanted or label in wanted]
+
+
+def write_subject_reports(
+    out_dir: Path,
+    subjects: Sequence[str],
+    *,
+    level: str = "root",
+    mapped: Sequence[Run] = (),
+    unmapped: Sequence[tuple[Run, Sequence[Mapping[str, str]]]] = (),
+) -> tuple[list[Path], list[str]]:
+    """Build the pages of participants.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Root of the output dataset.
+    subjects : sequence of str
+        Labels.
+    level : {"root", "subject", "session"}
+        Folder of the pages; with ``session`` there is one per session.
+    mapped : sequence of Run
+        Runs that were mapped: what was said of earlier failures is withdrawn.
+    unmapped : sequence of (Run, issues)
+        Runs that were not, and why; the page says so.
+
+    Returns
+    -------
+    pages : list of Path
+        What was written.
+    failures : list of str
+        One sentence per participant whose page could not be built.
+    """
+    from bids_gmvae.report.assemble import build_report
+    from bids_gmvae.report.reportlets import REPORT_SUFFIX, figures_dir, write_unmapped
+
+    for run in mapped:
+        said = figures_dir(out_dir, run.subject) / f"{run.stem}{REPORT_SUFFIX}"
+        said.unlink(missing_ok=True)
+    pages, failures = [], []
+    for subject in subjects:
+        try:
+            for run, issues in unmapped:
+                if run.subject == subject:
+                    write_unmapped(run, issues, out_dir)
+            sessions = sorted(path.name[4:] for path in (out_dir / f"sub-{subject}").glob("ses-*"))
+            for session in sessions if level == "session" and sessions else [None]:
+                pages.append(build_report(out_dir, subject, session=session, level=level))
+        except Exception as error:
+            # A page is made of what others wrote: whatever is wrong, the maps are there.
+            known = explain(error)
+            LOGGER.debug("The report of sub-%s failed", subject, exc_info=True)
+            reason = str(known) if known else f"{type(error).__name__}: {error}"
+            failures.append(f"The report of sub-{subject} could not be made: {reason}")
+    return pages, failures
+
+
+def write_methods(
+    folder: Path,
+    *,
+    models: Sequence[str],
+    estimator: str,
+    settings: Mapping[str, Any],
+    preprocessed: bool,
+) -> list[Path]:
+    """Write the methods text and its references."""
+    from bids_gmvae.report.boilerplate import write_boilerplate
+
+    return write_boilerplate(
+        folder,
+        models=models,
+        estimator=estimator,
+        settings=settings,
+        preprocessed=preprocessed,
+    )
+
+
+def write_group(out_dir: Path, atlases: Sequence[str], *, tables: bool) -> Path:
+    """Write the tables over participants and their page."""
+    from bids_gmvae.report.assemble import build_group_report
+
+    if tables:
+        from bids_gmvae.group import group_level
+
+        group_level(out_dir, atlases=atlases)
+    return build_group_report(out_dir)
+
+
+def finish(out_dir: Path, *, check: bool) -> list[str]:
+    """Write the manifest and, if asked, check the whole dataset: one sentence per problem."""
+    from bids_gmvae.io.dataset import validate, write_manifest
+
+    write_manifest(out_dir)
+    return validate(out_dir) if check else []
+
+
+def start_dataset(out_dir: Path, settings: Any, datasets: Mapping[str, str]) -> None:
+    """Write the dataset-level files."""
+    from bids_gmvae.io.dataset import initialise
+
+    initialise(out_dir, settings, {name: Path(root) for name, root in datasets.items()})

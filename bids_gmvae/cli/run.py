@@ -1,0 +1,180 @@
+"""The command ``bids-gmvae``: from a command line to an exit code."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from bids_gmvae.cli.logs import LOG_FILE, configure_logging, new_run_uuid
+from bids_gmvae.cli.parser import parse_args
+from bids_gmvae.config import RunSettings
+from bids_gmvae.exceptions import ExitCode, GMVAEError, explain
+
+LOGGER = logging.getLogger(__name__)
+
+#: Added to the number of a signal, as shells do.
+SIGNALLED = 128
+
+#: What ``--sloppy`` limits.
+SLOPPY_EPOCHS = 10
+SLOPPY_COMPONENTS = 4
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the app.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name.
+
+    Returns
+    -------
+    int
+        An `ExitCode`, or 128 + the number of the signal that ended the run.
+    """
+    try:
+        settings = parse_args(argv)
+    except SystemExit as end:  # after --help, --version or a wrong command line
+        return int(end.code or 0)
+    except GMVAEError as error:
+        print(error, file=sys.stderr)
+        return int(error.exit_code)
+    if settings.execution.debug:
+        settings = replace(settings, execution=replace(settings.execution, verbose=2))
+    configure_logging(None, verbose=settings.execution.verbose)
+    try:
+        with _stoppable(), _environment(settings):
+            return int(_dispatch(_effective(settings)))
+    except KeyboardInterrupt as stop:
+        number = signal.SIGTERM if isinstance(stop, Stopped) else signal.SIGINT
+        LOGGER.error("Stopped. The same command goes on where this one ended.")
+        return SIGNALLED + number
+    except Exception as error:
+        return int(_tell(error, debug=settings.execution.debug))
+
+
+def _dispatch(settings: RunSettings) -> ExitCode:
+    """Do what was asked for; imports wait until caches and threads are set."""
+    if settings.execution.dry_run is not None:
+        return _dry_run(settings)
+    if settings.analysis_level == "group":
+        from bids_gmvae.cli.levels import group_level
+
+        return group_level(settings, _start_logs(settings))
+    from bids_gmvae.cli.levels import participant_level, reports_only
+
+    if settings.output.reports_only:
+        return reports_only(settings, _start_logs(settings))
+    return participant_level(settings, lambda: _start_logs(settings))
+
+
+def _dry_run(settings: RunSettings) -> ExitCode:
+    from bids_gmvae.cli.plan import describe, make_plan, require_runs, to_json
+    from bids_gmvae.cli.workers import run_in_child
+
+    plan = run_in_child(make_plan, settings, log_file=None, verbose=settings.execution.verbose)
+    if settings.execution.dry_run == "json":
+        # Programs get the reasons as JSON too; the exit code says that nothing is left.
+        print(to_json(plan))
+        require_runs(plan)
+    else:
+        require_runs(plan)
+        print(describe(plan))
+    return ExitCode.OK
+
+
+def _start_logs(settings: RunSettings) -> Path:
+    """Create the folder of this call, with its settings and its log."""
+    from bids_gmvae.cli.configfile import write_config
+
+    log_dir = settings.output_dir / "logs" / new_run_uuid()
+    log_dir.mkdir(parents=True)
+    configure_logging(log_dir / LOG_FILE, verbose=settings.execution.verbose)
+    write_config(settings, log_dir / "config.toml")
+    for option in settings.execution.ignored:
+        LOGGER.info("%s has no effect here.", option)
+    return log_dir
+
+
+def _effective(settings: RunSettings) -> RunSettings:
+    """Make paths absolute, and settings fast if they may be sloppy."""
+    settings = replace(
+        settings,
+        bids_dir=settings.bids_dir.absolute(),
+        output_dir=settings.output_dir.absolute(),
+        execution=replace(settings.execution, work_dir=settings.execution.work_dir.absolute()),
+    )
+    if not settings.execution.sloppy:
+        return settings
+    model = settings.model
+    return replace(
+        settings,
+        model=replace(
+            model,
+            n_epochs=min(model.n_epochs, SLOPPY_EPOCHS),
+            n_components=min(model.n_components, SLOPPY_COMPONENTS),
+        ),
+    )
+
+
+@contextmanager
+def _environment(settings: RunSettings) -> Iterator[None]:
+    """Set up caches, in the work directory or, if nothing shall be written, elsewhere."""
+    from bids_gmvae.cli.environment import CACHE, prepare_environment
+
+    work_dir = settings.execution.work_dir
+    if settings.execution.dry_run is not None:
+        with tempfile.TemporaryDirectory(prefix="bids-gmvae-") as cache:
+            prepare_environment(settings, Path(cache))
+            yield
+        return
+    if settings.execution.clean_workdir:
+        # Only what this app made: the folder may be somebody's scratch.
+        for name in (CACHE, "gmvae_wf"):
+            shutil.rmtree(work_dir / name, ignore_errors=True)
+    prepare_environment(settings, work_dir / CACHE)
+    yield
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn SIGTERM, as schedulers send it, into an exception, so that workers are ended."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _tell(error: Exception, *, debug: bool) -> ExitCode:
+    """Say what went wrong, in plain words where they are known."""
+    known = explain(error)
+    if debug:
+        traceback.print_exception(error)
+    LOGGER.debug("The run ended with an error", exc_info=error)
+    if known is not None:
+        LOGGER.error("%s", known)
+        return known.exit_code
+    LOGGER.error(
+        "Internal error: %s: %s\nPlease report it with the output of --debug.",
+        type(error).__name__, error,
+    )  # fmt: skip
+    return ExitCode.INTERNAL
