@@ -183,9 +183,7 @@ def test_the_unweighted_signal_is_1(model, acquisition):
     torch.testing.assert_close(signals, torch.ones_like(signals))
 
 
-def test_every_parameter_has_a_finite_gradient_and_a_nonzero_one_at_the_centre(
-    model, acquisition
-):
+def test_every_parameter_has_a_finite_gradient_and_a_nonzero_one_at_the_centre(model, acquisition):
     z = torch.randn(
         50, len(model.parameters), generator=torch.Generator().manual_seed(5), dtype=torch.float64
     )
@@ -218,7 +216,9 @@ def test_no_tensor_is_made_on_another_device(model, acquisition):
     # The meta device stands in for a GPU: it refuses to mix with tensors of the CPU.
     acquisition = acquisition.to("meta")
     values = model.to_physical(torch.zeros(2, len(model.parameters), device="meta"))
-    orientation = torch.zeros(2, 3, device="meta", dtype=torch.float64) if model.directional else None
+    orientation = (
+        torch.zeros(2, 3, device="meta", dtype=torch.float64) if model.directional else None
+    )
     signals = model(values.double(), acquisition, orientation)
     assert signals.device.type == "meta"
     assert model.to_real(values).device.type == "meta"
