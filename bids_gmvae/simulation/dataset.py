@@ -121,13 +121,21 @@ def _datasets(
             simulation.subjects,
             simulation.axes,
             "int16" if dtype == "auto" else dtype,
-            asdict(simulation),
+            _told(simulation),
         )
         datasets.append((raw, simulation.subjects))
     if subjects:
         preprocessed = QSIPrepWriter(root, generation, derivative, simulation.anatomy)
         datasets.append((preprocessed, subjects))
     return datasets
+
+
+def _told(simulation: Simulation) -> dict[str, Any]:
+    """Give the settings for the README: those that are set, and the scheme that auto chose."""
+    told = {**asdict(simulation), "scheme": simulation.scheme_name}
+    if simulation.bval is not None:
+        told["scheme"] = "from files"
+    return {name: value for name, value in told.items() if value not in (None, ())}
 
 
 def _runs(
