@@ -14,7 +14,7 @@ IMAGE ?= bids_gmvae
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint format docs-check lock image image-cuda clean
+.PHONY: help venv demo test test-slow lint format docs-check descriptor lock image image-cuda clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,11 @@ format: $(STAMP) ## rewrite the sources in the project's style
 
 docs-check: $(STAMP) ## commands, code blocks and tables of the documentation
 	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_boutiques.py
+
+descriptor: $(STAMP) ## write boutiques.json anew, after a change of the command line
+	@mkdir -p build
+	$(BIN)/python -m bids_gmvae.cli.descriptor > build/boutiques.json
+	mv build/boutiques.json boutiques.json
 
 lock: ## resolve requirements.lock anew, in a scratch environment
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

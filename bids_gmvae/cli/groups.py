@@ -189,7 +189,8 @@ def add_model(group: OptionGroup) -> None:
         "--runs",
         choices=("separate", "joint", "auto"),
         metavar="HOW",
-        help="fit the runs of a session separate or joint; auto: joint if they agree",
+        help="fit runs separate, those of a participant joint, or (auto) those of a session "
+        "that have the same shells",
     )
     group.add(
         "--mask",

@@ -1,7 +1,7 @@
 """What the options of the command line may be, and how their text becomes a value.
 
-The names below repeat the registries as literals, so that ``--help`` needs neither torch nor
-Nipype; a test keeps them equal.
+The names of models and estimators are found without their registries, so that ``--help`` needs
+neither torch nor Nipype; a test keeps both equal.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from pathlib import Path
 
 from bids_gmvae.exceptions import ExitCode, UnknownNameError
 
-SIGNAL_MODELS = ("msdki", "ball_stick", "ball_stick_tied", "t2_adc", "ivim")
+_FOLDER = Path(__file__).parents[1] / "signal_models"
+
+#: A signal model is in the file that bears its name.
+SIGNAL_MODELS = tuple(
+    sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem not in ("__init__", "base"))
+)
 ESTIMATORS = ("gmvae", "lsq", "mlp", "vae_unig", "vae_gmm")
 
 EXIT_CODES = {
