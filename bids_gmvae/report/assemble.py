@@ -118,13 +118,13 @@ def percent(value: float | None) -> str:
     Examples
     --------
     >>> percent(0.5), percent(0.00123), percent(0.0), percent(1e-6), percent(None)
-    ('50 %', '0.1 %', '0 %', '< 0.1 %', '–')
+    ('50%', '0.1%', '0%', '< 0.1%', '–')
     """
     if value is None:
         return "–"
     if 0 < value < 0.0005:
-        return "< 0.1 %"
-    return f"{value:.1%}".replace(".0%", "%").replace("%", " %")
+        return "< 0.1%"
+    return f"{value:.1%}".replace(".0%", "%")
 
 
 def embed(path: Path) -> Markup | None:

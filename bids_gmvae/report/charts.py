@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,8 +17,9 @@ from numpy.typing import NDArray
 
 from bids_gmvae.report import style
 
-#: At most so many shells get a sphere of their own.
-SPHERES = 5
+#: At most so many shells get a disc of their own, those with at least so many directions.
+DISCS = 4
+ENOUGH = 6
 
 #: Components below this weight are drawn faintly.
 ACTIVE = 0.01
@@ -43,13 +46,14 @@ def gradient_spheres(directions: Sequence[tuple[str, NDArray]]) -> Figure:
         weight alike, so all are turned to the upper half, which is mapped onto a disc of equal
         areas.
     """
-    shown = list(directions[:SPHERES])
-    n_discs = len(shown) + (len(shown) > 1)
+    shown = [index for index, item in enumerate(directions) if len(item[1]) >= ENOUGH][:DISCS]
+    together = len(directions) > 1 or not shown
+    n_discs = len(shown) + together
     size = min(2.1, (style.WIDTH - 0.15 * (n_discs - 1)) / n_discs)
     width = n_discs * size + (n_discs - 1) * 0.15
     figure = style.new_figure(width, size + 0.34)
 
-    def disc(column: int, title: str, mark: str) -> Axes:
+    def disc(column: int, title: str) -> Axes:
         axes = style.add_axes(figure, column * (size + 0.15), 0.0, size, size)
         axes.set_aspect("equal")
         axes.axis("off")
@@ -63,18 +67,16 @@ def gradient_spheres(directions: Sequence[tuple[str, NDArray]]) -> Figure:
         axes.plot([0, 0], [-1, 1], color=style.FAINT, linewidth=0.7)
         for text, place in zip("RLAP", ((-1.1, 0), (1.1, 0), (0, 1.1), (0, -1.1)), strict=True):
             axes.text(*place, text, ha="center", va="center", fontsize=8, color=style.MUTED)
-        axes.text(0, 1.32, title, ha="center", va="bottom", fontsize=9, color=mark)
+        axes.text(0, 1.32, title, ha="center", va="bottom", fontsize=8.5)
         return axes
 
-    panels = [
-        disc(column, f"{label} · {len(vectors)}", style.INK)
-        for column, (label, vectors) in enumerate(shown)
-    ]
-    if len(shown) > 1:
-        panels.append(disc(len(shown), "all shells", style.INK))
-    for index, (_, vectors) in enumerate(shown):
-        for axes in (panels[index], panels[-1]) if len(shown) > 1 else (panels[index],):
-            _points(axes, vectors, style.colour(index))
+    for column, index in enumerate(shown):
+        label, vectors = directions[index]
+        _points(disc(column, f"{label} · {len(vectors)}"), vectors, style.colour(index))
+    if together:
+        everything = disc(len(shown), "all b-values")
+        for index, (_, vectors) in enumerate(directions):
+            _points(everything, vectors, style.colour(index))
     return figure
 
 
@@ -85,7 +87,7 @@ def _points(axes: Axes, vectors: NDArray, colour: str) -> None:
     radius = np.sqrt(np.clip(1 - upper[:, 2], 0, None))
     across = np.maximum(np.hypot(upper[:, 0], upper[:, 1]), 1e-9)
     x, y = -upper[:, 0] / across * radius, upper[:, 1] / across * radius
-    options = {"s": 13, "linewidths": 0.9, "edgecolors": colour}
+    options: Any = {"s": 13, "linewidths": 0.9, "edgecolors": colour}
     axes.scatter(x[~mirrored], y[~mirrored], facecolors=colour, **options)
     axes.scatter(x[mirrored], y[mirrored], facecolors="white", **options)
 
@@ -150,7 +152,7 @@ def _weights(axes: Axes, weights: Sequence[float], unexpected: float | None) -> 
     axes.tick_params(axis="x", length=0)
     for place, value in zip(places, values, strict=True):
         text = f"{value:.0f}" if value >= 9.5 else f"{value:.1f}"
-        axes.text(place, value, text, ha="center", va="bottom", fontsize=7.5)
+        axes.text(float(place), value, text, ha="center", va="bottom", fontsize=7.5)
 
 
 def parameter_space(axes_of: Sequence[Axis], responsibilities: NDArray | None) -> Figure:
@@ -181,21 +183,25 @@ def parameter_space(axes_of: Sequence[Axis], responsibilities: NDArray | None) -
         )  # fmt: skip
         axes.set_xlim(*x.window)
         axes.set_ylim(*y.window)
-        axes.set_xlabel(x.label)
-        axes.set_ylabel(y.label)
+        axes.set_xlabel(_wrap(x.label, panel))
+        axes.set_ylabel(_wrap(y.label, panel))
         if responsibilities is not None:
             _ellipses(axes, values[usable][:, [first, second]], responsibilities[usable])
     return figure
 
 
 def _ellipses(axes: Axes, points: NDArray, responsibilities: NDArray) -> None:
-    """Draw mean and one standard deviation of the voxels of each active component."""
-    shares = responsibilities.mean(axis=0) if len(points) else np.zeros(0)
-    for k in np.flatnonzero(shares >= ACTIVE):
-        weight = responsibilities[:, k] / responsibilities[:, k].sum()
-        centre = weight @ points
-        spread = (points - centre).T * weight @ (points - centre)
-        values, vectors = np.linalg.eigh(spread)
+    """Draw mean and one sd of the voxels that most probably belong to each component."""
+    if not len(points):
+        return
+    shares = responsibilities.mean(axis=0)
+    winner = responsibilities.argmax(axis=1)
+    for k in map(int, np.flatnonzero(shares >= ACTIVE)):
+        members = points[winner == k]
+        if len(members) < 3:
+            continue
+        centre = members.mean(axis=0)
+        values, vectors = np.linalg.eigh(np.cov(members.T))
         lengths = 2 * np.sqrt(np.clip(values, 0, None))
         angle = np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))
         axes.add_patch(
@@ -207,7 +213,7 @@ def _ellipses(axes: Axes, points: NDArray, responsibilities: NDArray) -> None:
                 fill=False,
                 edgecolor=style.colour(k),
                 linewidth=1.6,
-            )  # fmt: skip
+            )
         )
         axes.plot(*centre, "o", color=style.colour(k), markersize=4, markeredgecolor="white")
         axes.annotate(
@@ -317,6 +323,10 @@ def outlying(values: NDArray) -> NDArray[np.bool_]:
     first, third = np.percentile(values, (25, 75))
     reach = 1.5 * (third - first)
     return (values < first - reach) | (values > third + reach)
+
+
+def _wrap(label: str, inches: float) -> str:
+    return "\n".join(textwrap.wrap(label, int(11 * inches)))
 
 
 def _short(name: str, length: int = 14) -> str:

@@ -25,6 +25,9 @@ UNEXPECTED = 0.5
 #: Packages whose version is shown.
 SOFTWARE = ("torch", "numpy", "scipy", "nibabel", "dipy", "nipype", "pybids", "matplotlib")
 
+#: Below this b-value (s/mm^2) a shell is called b0.
+UNWEIGHTED_B = 10.0
+
 #: From these on a number becomes a finding.
 MANY_FAILED = 0.01
 MANY_AT_BOUND = 0.10
@@ -69,10 +72,14 @@ def shell_rows(result: RunResult) -> list[dict[str, Any]]:
     shells = shells_of(result)
     residuals = array(result.posterior.shell_residual)
     matching = residuals.shape[1] == len(shells)
-    rows = []
+    rows, weighted = [], 0
     for index in range(len(shells)):
         b_value = float(shells.acquisition.bvals[index])
+        weighted += not shells.is_b0[index]
         row: dict[str, Any] = {
+            "name": _shell_name(
+                float(shells.acquisition.bvals[index]), shells.is_b0[index], weighted
+            ),
             "b_value": round(b_value),
             "n_volumes": int(shells.counts[index]),
             "is_b0": bool(shells.is_b0[index]),
@@ -122,6 +129,26 @@ def parameter_rows(result: RunResult) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def component_rows(result: RunResult) -> list[dict[str, Any]]:
+    """Describe the tissue components in use by the voxels that most probably belong to them."""
+    if result.posterior.responsibilities is None:
+        return []
+    responsibilities = np.nan_to_num(array(result.posterior.responsibilities))
+    shares = responsibilities.mean(0) if len(responsibilities) else np.zeros(0)
+    winner = responsibilities.argmax(1)
+    parameters = result.posterior.signal_model.parameters
+    factors = np.array([display_unit(parameter.unit)[0] for parameter in parameters])
+    values = array(result.posterior.mean) * factors
+    return [
+        {
+            "name": f"C{k + 1}",
+            "share": float(f"{shares[k]:.4g}"),
+            "medians": [median(column) for column in values[winner == k].T],
+        }
+        for k in map(int, np.flatnonzero(shares >= ACTIVE))
+    ]
 
 
 def status_rows(result: RunResult) -> list[dict[str, Any]]:
@@ -240,7 +267,7 @@ def _about_voxels(values: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     if values["unidentified"] > MANY_UNIDENTIFIED:
         yield _finding(
             "info",
-            f"In {values['unidentified']:.0%} of the voxels the data hardly constrain a parameter.",
+            f"In {values['unidentified']:.0%} of the voxels the data hardly tell a parameter.",
             "Read the prior-influence and sd maps before using it.",
         )  # fmt: skip
     if values["removed"] > MANY_REMOVED:
@@ -306,6 +333,12 @@ def _about_prior(result: RunResult, values: Mapping[str, Any]) -> Iterator[dict[
 
 def _finding(severity: str, text: str, hint: str) -> dict[str, str]:
     return {"severity": severity, "code": "report", "text": text, "hint": hint}
+
+
+def _shell_name(b_value: float, is_b0: Any, number: int) -> str:
+    if not is_b0:
+        return str(number)
+    return "b0" if b_value < UNWEIGHTED_B else "low b"
 
 
 def _number(value: Any) -> float | None:

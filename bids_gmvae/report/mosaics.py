@@ -85,12 +85,12 @@ def mosaic(layers: Sequence[Layer], view: View, mask: NDArray[np.bool_]) -> Figu
         for column, tile in enumerate(view.tiles(layer.volume)):
             left = LABEL_WIDTH + column * (width + GAP)
             axes = _tile_axes(figure, left, bottom, width, height)
-            _draw(axes, tile, inside[column], cmap, norm, view.aspect)
+            _draw(axes, tile, inside[column], cmap, norm)
             if row == 0:
                 axes.set_title(view.labels[column], fontsize=8, color=style.MUTED, pad=4)
             if column == 0:
                 _sides(axes, view)
-        bar_height = min(height * 0.84, 1.6)
+        bar_height = min(height * 0.72, 1.6)
         bar = style.add_axes(
             figure, LABEL_WIDTH + tiles_width + 0.12, bottom + (height - bar_height) / 2,
             0.1, bar_height,
@@ -113,7 +113,7 @@ def _side_by_side(layers: Sequence[Layer], view: View, mask: NDArray[np.bool_]) 
         bottom = total_height - row * (heading + height + foot) - heading - height
         axes = _tile_axes(figure, left, bottom, width, height)
         cmap, norm = _colours(layer)
-        _draw(axes, view.tiles(layer.volume)[0], inside, cmap, norm, view.aspect)
+        _draw(axes, view.tiles(layer.volume)[0], inside, cmap, norm)
         axes.set_title(layer.label, loc="left", pad=5)
         if index == 0:
             _sides(axes, view)
@@ -150,7 +150,7 @@ def category_mosaic(
     for axes, tile in zip(panels, view.tiles(index), strict=True):
         axes.imshow(
             tile, cmap=colours, vmin=-0.5, vmax=len(categories) + 0.5,
-            interpolation="nearest", aspect=view.aspect,
+            interpolation="nearest", aspect="auto",
         )  # fmt: skip
     _legend(figure, [(colour, text) for _, colour, text in categories])
     return figure
@@ -170,7 +170,7 @@ def colour_mosaic(colours: NDArray, view: View, *, label: str) -> Figure:
     """
     figure, panels = _one_row(view, label)
     for axes, tile in zip(panels, view.tiles(colours), strict=True):
-        axes.imshow(tile, interpolation="nearest", aspect=view.aspect)
+        axes.imshow(tile, interpolation="nearest", aspect="auto")
     return figure
 
 
@@ -198,13 +198,13 @@ def mask_mosaic(
     for axes, tile, inside, gone in tiles:
         axes.imshow(
             tile, cmap="gray", vmin=0, vmax=high or 1.0, interpolation="nearest",
-            aspect=view.aspect,
+            aspect="auto",
         )  # fmt: skip
         _outline(axes, inside)
         if gone.any():
             overlay = np.zeros((*gone.shape, 4))
             overlay[gone] = mpl.colors.to_rgba("#ff7a45", 0.9)
-            axes.imshow(overlay, interpolation="nearest", aspect=view.aspect)
+            axes.imshow(overlay, interpolation="nearest", aspect="auto")
     _legend(figure, entries)
     return figure
 
@@ -250,13 +250,11 @@ def _tile_axes(figure: Figure, left: float, bottom: float, width: float, height:
     return axes
 
 
-def _draw(
-    axes: Axes, tile: NDArray, inside: NDArray, cmap: Colormap, norm: Normalize, aspect: float
-) -> None:
+def _draw(axes: Axes, tile: NDArray, inside: NDArray, cmap: Colormap, norm: Normalize) -> None:
     shown = cmap(norm(np.nan_to_num(tile)))
     shown[~inside] = mpl.colors.to_rgba(style.BACKDROP)
     shown[inside & ~np.isfinite(tile)] = mpl.colors.to_rgba(style.NO_ESTIMATE)
-    axes.imshow(shown, interpolation="nearest", aspect=aspect)
+    axes.imshow(shown, interpolation="nearest", aspect="auto")
 
 
 def _colours(layer: Layer) -> tuple[Colormap, Normalize]:

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import nibabel as nb
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bids_gmvae.io.result import RunResult
-from bids_gmvae.posterior import STATUS_DESCRIPTIONS, Status
+from bids_gmvae.posterior import Status
 from bids_gmvae.report import charts, facts, mosaics, style
 from bids_gmvae.report.facts import array
 from bids_gmvae.report.mosaics import Layer
@@ -30,15 +31,28 @@ LAYERS = {
     "priorinfluence": "Prior influence",
 }
 
-#: Colours of the status map; what is fitted without remark stays calm.
-STATUS_COLOURS = {
-    Status.FITTED: "#3b4754",
-    Status.AT_BOUND: "#edc948",
-    Status.NOT_CONVERGED: "#e15759",
-    Status.NOT_FINITE: "#b07aa1",
-    Status.NO_SIGNAL_SUPPORT: "#f28e2b",
-    Status.UNIDENTIFIED: "#76b7b2",
+#: The same where the chosen estimator is the voxelwise fit.
+ALONE = {"mean": "Estimate", "std": "Its sd"}
+
+#: Colours and short words of the status map; what is fitted without remark stays calm.
+STATUSES = {
+    Status.FITTED: ("#56646f", "Fitted"),
+    Status.AT_BOUND: ("#edc948", "At a bound"),
+    Status.UNIDENTIFIED: ("#76b7b2", "The prior decided"),
+    Status.NOT_CONVERGED: ("#e15759", "Did not converge"),
+    Status.NOT_FINITE: ("#d37295", "Signal not finite"),
+    Status.NO_SIGNAL_SUPPORT: ("#f28e2b", "No signal"),
 }
+
+#: How to read a scatter plot without and with components.
+_COMPONENTS_READ = (
+    "Streaks along an edge are voxels at a bound.",
+    "Ellipses: where the voxels of each component lie (one sd). Clouds without an ellipse are "
+    "tissue that the components miss.",
+)
+
+#: Room around the display range in scatter plots, so that clouds at its edges are seen.
+EDGE = 0.04
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +134,10 @@ def _directions(result: RunResult) -> list[tuple[str, NDArray]]:
         vectors = world[index == shell]
         vectors = vectors[np.linalg.norm(vectors, axis=1) > 0.5]
         if not shells.is_b0[shell] and len(vectors):
-            directions.append((f"b = {float(shells.acquisition.bvals[shell]):.0f}", vectors))
+            label = f"b = {float(shells.acquisition.bvals[shell]):.0f}"
+            if "echo_times" in shells.acquisition:
+                label += f", TE {1e3 * float(shells.acquisition.echo_times[shell]):.0f} ms"
+            directions.append((label, vectors))
     return directions
 
 
@@ -133,14 +150,13 @@ def _training(result: RunResult) -> Iterator[Panel]:
     yield Panel(
         "training", "training", "svg", "Training",
         "The curve should rise and level off. The bars are the tissue classes that were learnt "
-        "from this scan; those below the dashed line (1 %) are not in use, which is harmless.",
+        "from this scan; those below the dashed line (1%) are not in use, which is harmless.",
         "Evidence lower bound by training step, and the share of each tissue component.",
         charts.training(history, shares, values["unexpected_share"]),
     )  # fmt: skip
 
 
 def _parameters(result: RunResult, view: View) -> Iterator[Panel]:
-    lone = result.lsq is None
     for parameter, maps in facts.all_parameters(result):
         factor, unit = style.display_unit(parameter.unit)
         low, high = (factor * limit for limit in parameter.figure)
@@ -153,16 +169,12 @@ def _parameters(result: RunResult, view: View) -> Iterator[Panel]:
             values = array(maps[statistic]) * (1.0 if plain else factor)
             layers.append(
                 Layer(
-                    "Estimate"
-                    if lone and statistic == "mean"
-                    else "Its sd"
-                    if lone and statistic == "std"
-                    else label,
+                    ALONE.get(statistic, label) if result.lsq is None else label,
                     unmask(values, result.mask),
                     windows.get(statistic, (low, high)),
                     style.COLOUR_MAPS[statistic],
                     "" if plain else unit,
-                )  # fmt: skip
+                )
             )
         title = parameter.description.split(",")[0]
         yield Panel(
@@ -173,7 +185,7 @@ def _parameters(result: RunResult, view: View) -> Iterator[Panel]:
 
 
 def _how_to_read_parameter(maps: dict[str, Any]) -> str:
-    text = "The sd is the uncertainty of one voxel: two thirds of true values lie within it."
+    text = "If the model holds, two thirds of the true values lie within one sd."
     if "lsq" in maps:
         text = (
             "Structure in the posterior mean should be recognisable in the voxelwise fit, only "
@@ -200,15 +212,15 @@ def _orientation(result: RunResult, view: View) -> Iterator[Panel]:
         if parameter.bids.get("param") == "vf":
             weight = np.clip(array(result.posterior.mean[:, index]) / 0.7, 0, 1)
     colours = np.nan_to_num(np.clip(np.abs(world), 0, 1) * weight[:, None])
+    volume = unmask(colours, result.mask)
+    volume[~result.mask] = to_rgb(style.BACKDROP)
     yield Panel(
         "orientation", "parameter", "png", "Fibre orientation",
         "Red: left–right, green: front–back, blue: head–foot; dark where there is little fibre. "
         "In a brain the corpus callosum must be red and the corticospinal tract blue: other "
         "colours mean wrong gradient directions.",
         "Colour-coded fibre orientation on several slices.",
-        mosaics.colour_mosaic(
-            unmask(colours, result.mask, fill=0.0), view, label="Fibre orientation"
-        ),
+        mosaics.colour_mosaic(volume, view, label="Fibre orientation"),
     )  # fmt: skip
 
 
@@ -235,9 +247,7 @@ def _tissue(result: RunResult, view: View) -> Iterator[Panel]:
         yield Panel(
             "scatter", "tissue", "svg", "Parameter space",
             "Grey: how many voxels have these values. "
-            + ("Ellipses: where the voxels of each component lie (one sd). Clouds without an "
-               "ellipse are tissue that the components miss."
-               if responsibilities is not None else "Streaks along an edge are voxels at a bound."),
+            + _COMPONENTS_READ[responsibilities is not None],
             "Histogram of voxels over pairs of parameters.",
             charts.parameter_space(_axes(result), responsibilities),
         )  # fmt: skip
@@ -272,11 +282,12 @@ def _axes(result: RunResult) -> list[charts.Axis]:
     for index, parameter in enumerate(result.posterior.signal_model.parameters):
         factor, unit = style.display_unit(parameter.unit)
         low, high = parameter.figure
+        edge = EDGE * (high - low)
         axes.append(
             charts.Axis(
                 f"{parameter.description}, {unit}" if unit else parameter.description,
                 array(result.posterior.mean[:, index]) * factor,
-                (low * factor, high * factor),
+                ((low - edge) * factor, (high + edge) * factor),
             )
         )
     return axes
@@ -307,7 +318,7 @@ def _fit(result: RunResult, view: View) -> Iterator[Panel]:
     if posterior.shell_residual.shape[1] == len(rows):
         yield Panel(
             "shells", "fit", "svg", "Residuals by shell",
-            "1 is what noise alone leaves (band: within 20 %). Boxes: middle half of the voxels, "
+            "1 is what noise alone leaves (band: within 20%). Boxes: middle half of the voxels, "
             "whiskers: 5th to 95th percentile. A shell far above 1 is not described by the model.",
             "Box plots of residuals over noise by shell.",
             charts.shell_residuals(
@@ -317,8 +328,8 @@ def _fit(result: RunResult, view: View) -> Iterator[Panel]:
     codes = unmask(posterior.status.cpu().numpy(), result.mask, fill=0)
     codes[result.removed] = Status.NO_SIGNAL_SUPPORT
     categories = [
-        (int(code), colour, STATUS_DESCRIPTIONS[code].split(";")[0].split(":")[0])
-        for code, colour in STATUS_COLOURS.items()
+        (int(code), colour, text)
+        for code, (colour, text) in STATUSES.items()
         if code == Status.FITTED or (codes == code).any()
     ]
     yield Panel(

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
 from bids_gmvae.io.atomic import write_bytes, write_json
 from bids_gmvae.io.result import RunResult
 from bids_gmvae.io.run import Run
@@ -47,7 +45,7 @@ def write_reportlets(result: RunResult, out_dir: Path) -> list[Path]:
     stem = f"{result.run.stem}_model-{model.label}"
     folder = figures_dir(out_dir, result.run.subject)
     written, shown = [], []
-    with mpl.rc_context(style.rc()):
+    with style.drawing():
         for panel in panels(result):
             path = folder / f"{stem}_desc-{panel.name}_dwi.{panel.kind}"
             written.append(write_bytes(path, style.render(panel.figure, panel.kind)))
@@ -69,6 +67,7 @@ def write_reportlets(result: RunResult, out_dir: Path) -> list[Path]:
         "frame": result.info.get("frame", ""),
         "mask": facts.mask_source(result),
         "parameters": facts.parameter_rows(result),
+        "components": facts.component_rows(result),
         "status": facts.status_rows(result),
         "settings": facts.settings_of(result),
         "software": facts.software(),

@@ -99,8 +99,12 @@ def choose_view(
     horizontal, vertical = _PLANES[axis]
 
     counts = canonical.sum(axis=(horizontal, vertical))
-    positions = _spread(counts, n_slices)
     shown = upright(canonical.any(axis=axis))
+    crop = (_extent(np.any(shown, axis=1)), _extent(np.any(shown, axis=0)))
+    aspect = float(sizes[vertical] / sizes[horizontal])
+    flatness = (crop[1].stop - crop[1].start) / ((crop[0].stop - crop[0].start) * aspect)
+    # Flat cuts, such as both legs, would be too small to read side by side.
+    positions = _spread(counts, min(n_slices, max(2, int(n_slices * 1.2 / flatness))))
     centre = np.array(canonical.shape) / 2
     labels = []
     for position in positions:
@@ -111,8 +115,8 @@ def choose_view(
         orientation=orientation,
         axis=axis,
         positions=positions,
-        crop=(_extent(shown.any(axis=1)), _extent(shown.any(axis=0))),
-        aspect=float(sizes[vertical] / sizes[horizontal]),
+        crop=crop,
+        aspect=aspect,
         labels=tuple(labels),
         sides=_SIDES[horizontal],
     )
@@ -152,6 +156,6 @@ def _spread(counts: NDArray[np.int_], n_slices: int) -> tuple[int, ...]:
     return tuple(int(position) for position in spaced)
 
 
-def _extent(present: NDArray[np.bool_]) -> slice:
+def _extent(present: NDArray) -> slice:
     inside = np.flatnonzero(present)
     return slice(max(0, int(inside[0]) - MARGIN), min(len(present), int(inside[-1]) + 1 + MARGIN))

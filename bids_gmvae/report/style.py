@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 #: Width of a full figure, inches; the page shows 100 CSS pixels per inch.
-WIDTH = 10.8
+WIDTH = 10.6
 
 INK = "#1f2933"
 MUTED = "#667684"
@@ -21,8 +22,8 @@ FAINT = "#d5dbe1"
 ACCENT = "#1f6f8b"
 ALERT = "#c2410c"
 
-#: Behind slices: dark, so that colours keep their contrast on paper and on screen.
-BACKDROP = "#0d1117"
+#: Behind slices: dark, but lighter than the black at the foot of some colour maps.
+BACKDROP = "#2a3139"
 
 #: Voxels inside the mask without an estimate; in no colour map below.
 NO_ESTIMATE = "#00e5ff"
@@ -119,7 +120,7 @@ def render(figure: Figure, kind: str, *, dpi: int = 150) -> bytes:
     Parameters
     ----------
     figure : Figure
-        Made within `rc`.
+        Made within `drawing`.
     kind : {"png", "svg"}
         File format.
     dpi : int
@@ -131,9 +132,11 @@ def render(figure: Figure, kind: str, *, dpi: int = 150) -> bytes:
     return buffer.getvalue()
 
 
-def rc() -> dict[str, Any]:
-    """Give the settings under which figures are made, over matplotlib's own defaults."""
-    # A user's matplotlibrc must not change the report; the backend is never touched.
-    return {key: mpl.rcParamsDefault[key] for key in mpl.rcParamsDefault if key != "backend"} | {
-        **RC
-    }
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Make and render figures in here: a user's matplotlibrc does not change the report."""
+    settings: Any = {
+        key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"
+    } | dict(RC)
+    with mpl.rc_context(settings):
+        yield
