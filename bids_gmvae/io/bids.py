@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bids_gmvae.config import SelectionSettings
 from bids_gmvae.exceptions import InputError, UnknownNameError
 from bids_gmvae.io.inheritance import read_json
-from bids_gmvae.io.names import io_spec, parse_name
+from bids_gmvae.io.names import io_spec, name_key, parse_name
 from bids_gmvae.io.sources import Dataset, Skipped
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def open_layout(
         dataset.root,
         # Validation would drop every file of a derivative that stands alone.
         validate=False,
-        config=["bids", "derivatives", dict(io_spec()["pybids"])],
+        config=_pybids_config(),
         database_path=database_dir,
         indexer=BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False),
     )
@@ -94,7 +94,7 @@ def load_filters(path: Path | None) -> dict[str, dict[str, Any]]:
     for query in io_spec()["queries"]:
         if query in filters:
             filters[query] = {
-                _long_name(key): [_special(item) for item in _listed(value)]
+                _long_name(key): [_special(item, path) for item in _listed(value)]
                 for key, value in filters[query].items()
             }
     return filters
@@ -182,8 +182,32 @@ def find_images(
     return sorted(found), skipped
 
 
+def _pybids_config() -> dict[str, Any]:
+    """Define the entities for pybids by the file name alone.
+
+    Its own definitions search the whole path, so that a dataset in a folder like
+    ``/scratch/sub-01/`` would belong to participant 01.
+    """
+    label, end = r"([a-zA-Z0-9+]+)", r"[^/]*$"
+    entities: list[dict[str, str]] = [
+        {"name": name, "pattern": rf"[_/]{short}-{label}{end}"}
+        for name, short in io_spec()["entities"].items()
+    ]
+    run = next(entity for entity in entities if entity["name"] == "run")
+    run |= {"pattern": rf"[_/]run-(\d+){end}", "dtype": "int"}
+    folders = "|".join(io_spec()["folders"])
+    entities += [
+        {"name": "suffix", "pattern": r"[_/]([a-zA-Z0-9+]+)\.[^/]+$"},
+        {"name": "extension", "pattern": r"[^./](\.[^/]+)$"},
+        {"name": "datatype", "pattern": rf"/({folders})/[^/]+$"},
+    ]
+    return {"name": "gmvae", "entities": entities}
+
+
 def _ask(layout: BIDSLayout, query: Mapping[str, Any]) -> list[Path]:
-    return [Path(path) for path in layout.get(return_type="filename", **query)]
+    # An index made by another app may lack entities that no file of it has.
+    paths = layout.get(return_type="filename", invalid_filters="drop", **query)
+    return [Path(path) for path in paths]
 
 
 def _reason(key: str, path: Path, query: Mapping[str, list[Any]]) -> str:
@@ -225,27 +249,18 @@ def files_by_name(layout: BIDSLayout) -> dict[tuple[Any, ...], Path]:
     return index
 
 
-def name_key(entities: Mapping[str, str], suffix: str, extension: str) -> tuple[Any, ...]:
-    """Give a hashable form of a file name, whatever the order of its entities.
-
-    Parameters
-    ----------
-    entities : mapping
-        Labels by long name.
-    suffix, extension : str
-        As in `Name`.
-    """
-    return frozenset(entities.items()), suffix, extension
-
-
-def _special(value: Any) -> Any:
+def _special(value: Any, path: Path | None = None) -> Any:
     from bids.layout import Query
 
     if value is None:
         return Query.NONE
-    if isinstance(value, str) and value in SPECIAL:
-        return getattr(Query, SPECIAL[value])
-    return value
+    if not isinstance(value, str | int):
+        raise InputError(
+            f'{path}: an entity must be a label, a list of labels, null or "*", but one is '
+            f"{json.dumps(value)}.",
+            'Write it like {"dwi": {"acquisition": "b2000"}}.',
+        )
+    return getattr(Query, SPECIAL[value]) if value in SPECIAL else value
 
 
 def _listed(value: Any) -> list[Any]:

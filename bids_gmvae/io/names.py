@@ -66,3 +66,16 @@ def parse_name(name: str) -> Name:
             found[_long_names().get(key, key)] = label
     ordered = {key: found[key] for key in io_spec()["entities"] if key in found}
     return Name(ordered | found, suffix, dot + rest)
+
+
+def name_key(entities: Mapping[str, str], suffix: str, extension: str) -> tuple[Any, ...]:
+    """Give a hashable form of a file name, whatever the order of its entities.
+
+    Parameters
+    ----------
+    entities : mapping
+        Labels by long name.
+    suffix, extension : str
+        As in `Name`.
+    """
+    return frozenset(entities.items()), suffix, extension

@@ -15,11 +15,10 @@ from bids_gmvae.io.bids import (
     files_by_name,
     find_images,
     load_filters,
-    name_key,
     open_layout,
 )
 from bids_gmvae.io.inheritance import Inheritance
-from bids_gmvae.io.names import io_spec, parse_name
+from bids_gmvae.io.names import io_spec, name_key, parse_name
 from bids_gmvae.io.run import Run
 from bids_gmvae.io.sources import Dataset, Skipped, check_participants, find_datasets
 from bids_gmvae.modalities.dwi_data import check_data
