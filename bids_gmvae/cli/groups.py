@@ -257,7 +257,7 @@ def add_compute(group: OptionGroup) -> None:
         metavar="SIZE",
         type=options.memory,
         dest="mem_mb",
-        default="90 %% of what is free",
+        default="90 %% of the machine's",
         help="memory to use, in MB or with suffix B, K, M, G or T",
     )
     group.add(
@@ -267,7 +267,7 @@ def add_compute(group: OptionGroup) -> None:
         default="MultiProc",
         help="Nipype plugin to run with: JSON or YAML with plugin and plugin_args",
     )
-    group.flag("--low-mem", help="read and fit in smaller pieces; slower")
+    group.flag("--low-mem", help="leave signals on disk until they are used; slower")
 
 
 def add_run(group: OptionGroup) -> None:
@@ -280,7 +280,7 @@ def add_run(group: OptionGroup) -> None:
         default="./work",
         help="intermediate results, from which an interrupted run resumes",
     )
-    group.flag("--clean-workdir", help="empty the work directory first")
+    group.flag("--clean-workdir", help="remove what earlier runs left in the work directory first")
     group.add(
         "--config-file",
         metavar="FILE",
