@@ -7,11 +7,18 @@ from pathlib import Path
 from bids_gmvae.estimators.base import Estimator, Fit, Measurements, read_fit, restore
 from bids_gmvae.estimators.gmvae import GMVAE, GMVAEFit
 from bids_gmvae.estimators.lsq import LSQ, LSQFit
+from bids_gmvae.estimators.mlp import MLP, MLPFit
+from bids_gmvae.estimators.vae_gmm import VAEGMM, VAEGMMFit
+from bids_gmvae.estimators.vae_unig import VAEUniG, VAEUniGFit
 from bids_gmvae.exceptions import UnknownNameError
 
-ESTIMATORS: dict[str, type[Estimator]] = {estimator.name: estimator for estimator in (GMVAE, LSQ)}
+ESTIMATORS: dict[str, type[Estimator]] = {
+    estimator.name: estimator for estimator in (GMVAE, LSQ, MLP, VAEUniG, VAEGMM)
+}
 
-FITS: dict[str, type[Fit]] = {fit.estimator: fit for fit in (GMVAEFit, LSQFit)}
+FITS: dict[str, type[Fit]] = {
+    fit.estimator: fit for fit in (GMVAEFit, LSQFit, MLPFit, VAEUniGFit, VAEGMMFit)
+}
 
 __all__ = ["ESTIMATORS", "Estimator", "Fit", "Measurements", "get_estimator", "load_fit"]
 
