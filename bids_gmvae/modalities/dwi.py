@@ -21,8 +21,9 @@ from bids_gmvae.io.inheritance import Inheritance
 from bids_gmvae.io.names import io_spec, name_key, parse_name
 from bids_gmvae.io.run import Run
 from bids_gmvae.io.sources import Dataset, Skipped, check_participants, find_datasets
+from bids_gmvae.modalities.dwi_checks import CheckedRun, check
 from bids_gmvae.modalities.dwi_data import check_data
-from bids_gmvae.modalities.dwi_tables import CheckedRun, check, read_acquisition
+from bids_gmvae.modalities.dwi_tables import read_acquisition
 
 __all__ = [
     "CheckedRun",

@@ -1,69 +1,43 @@
-"""Checks of a diffusion series that need headers and tables only."""
+"""Gradient tables and echo times of a diffusion series, as an acquisition."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import nibabel as nb
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bids_gmvae.acquisition import Acquisition, find_shells
-from bids_gmvae.config import ModelSettings
+from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.gradients import fsl_to_image, read_b, read_bvals, read_bvecs, world_to_image
 from bids_gmvae.io.images import open_image
 from bids_gmvae.io.inheritance import Inheritance
 from bids_gmvae.io.run import Run
 from bids_gmvae.io.sources import made_by_qsiprep, read_description
-from bids_gmvae.masking import check_grid
 from bids_gmvae.modalities.base import Issue
-from bids_gmvae.voxels import Grid
-
-#: Directions this far from unit length are rounded numbers; beyond the second, another quantity.
-ROUNDING, NOT_A_DIRECTION = 1e-2, 0.1
-#: Below this maximum (s/mm^2) b-values are in other units.
-SMALLEST_MAXIMUM = 10.0
 
 
 @dataclass(frozen=True, eq=False)
-class CheckedRun:
-    """What a run offers, and what is wrong with it.
+class GradientTable:
+    """Gradient table of a run, as read.
 
     Attributes
     ----------
-    acquisition : Acquisition or None
-        Settings of all volumes; None if they cannot be read.
-    selected : array of bool, shape (n_volumes,)
-        Volumes within the b-values asked for; b0 images always are.
+    bvals : array of shape (n_volumes,)
+        b-values, s/mm^2.
+    bvecs : array of shape (n_volumes, 3)
+        Unit vectors along the image axes, zero where there is no direction.
+    bvals_path, bvecs_path : Path
+        Files that they were read from.
     frame : str
-        Where the gradient directions come from, and their frame.
-    shells : list of dict
-        ``b_value``, ``n_volumes``, ``is_b0``, ``min``, ``max`` (s/mm^2) and ``echo_time`` (s, or
-        None) of each shell of the selected volumes.
+        Where the directions come from, and their frame.
     issues : list of Issue
-        Findings.
+        Findings while reading.
+    lengths : array of shape (n_volumes,)
+        Lengths of the directions before they were brought to length 1.
     """
-
-    acquisition: Acquisition | None
-    selected: NDArray[np.bool_]
-    frame: str
-    shells: list[dict[str, Any]]
-    issues: list[Issue]
-
-    @property
-    def ok(self) -> bool:
-        """Whether the run can be mapped: no finding is an error."""
-        return not any(issue.severity == "error" for issue in self.issues)
-
-
-@dataclass
-class _Table:
-    """Gradient table of a run, as read; directions in the frame of the image axes."""
 
     bvals: NDArray[np.float64]
     bvecs: NDArray[np.float64]
@@ -71,6 +45,7 @@ class _Table:
     bvecs_path: Path
     frame: str
     issues: list[Issue] = field(default_factory=list)
+    lengths: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 def read_acquisition(run: Run) -> tuple[Acquisition, str]:
@@ -95,73 +70,31 @@ def read_acquisition(run: Run) -> tuple[Acquisition, str]:
         If a file is missing or unreadable, or the numbers of rows differ.
     """
     image = open_image(run.image)
-    table = _read_table(run, image.affine)
-    return _acquisition(run, table), table.frame
+    table = read_table(run, image.affine)
+    return to_acquisition(run, table), table.frame
 
 
-def check(run: Run, settings: ModelSettings) -> CheckedRun:
-    """Check headers and tables of a run, without reading its voxels.
+def read_table(run: Run, affine: NDArray[np.float64]) -> GradientTable:
+    """Read the gradient table of a run: the one of MRtrix if there is one, else that of FSL.
 
     Parameters
     ----------
     run : Run
         From `find_runs`.
-    settings : ModelSettings
-        Uses the b0 threshold, the shell tolerance, the b-value limits, the smallest number of
-        volumes and the mask.
+    affine : array of shape (4, 4)
+        Of its image.
 
-    Returns
-    -------
-    CheckedRun
-        With every finding, errors included; nothing is raised for a bad file.
+    Raises
+    ------
+    InputError
+        If a file is missing or unreadable.
     """
-    nothing = np.zeros(0, dtype=bool)
-    try:
-        image = open_image(run.image)
-    except InputError as error:
-        return CheckedRun(None, nothing, "", [], [_error("image", error)])
-    issues = [*_check_grid(run, image), *_check_mask(run, image, settings.mask)]
-    issues += _check_sidecar(run)
-    if len(image.shape) != 4 or image.shape[3] < 2:
-        text = (
-            f"A diffusion series must have 4 dimensions, but {run.image} has the shape "
-            f"{image.shape}."
-        )
-        hint = "A single volume cannot be mapped; exclude it with --bids-filter-file."
-        return CheckedRun(
-            None, nothing, "", [], [*issues, Issue("error", "not_a_series", text, hint)]
-        )
-    try:
-        table = _read_table(run, image.affine)
-        acquisition = _acquisition(run, table)
-    except InputError as error:
-        return CheckedRun(None, nothing, "", [], [*issues, _error("gradients", error)])
-
-    issues += table.issues
-    issues += _check_counts(run, image.shape[3], table, acquisition)
-    if any(issue.code == "volume_count" for issue in issues):
-        return CheckedRun(None, nothing, table.frame, [], issues)
-    issues += _check_bvals(table, settings.b0_threshold)
-    issues += _check_bvecs(table, settings.b0_threshold)
-    selected = _select(table.bvals, settings)
-    shells: list[dict[str, Any]] = []
-    if np.isfinite(table.bvals).all():
-        shells = _describe_shells(run, acquisition, selected, settings)
-        issues += _check_sampling(run, shells, int(selected.sum()), settings)
-    return CheckedRun(acquisition, selected, table.frame, shells, issues)
-
-
-def _error(code: str, error: InputError) -> Issue:
-    return Issue("error", code, error.message, error.hint)
-
-
-def _read_table(run: Run, affine: NDArray[np.float64]) -> _Table:
     bval, bvec, b = (run.companions.get(kind) for kind in ("bval", "bvec", "b"))
     if b is not None:
         vectors, weights = read_b(b)
         bvals = read_bvals(bval) if bval else weights
         frame = f"{b.name} (MRtrix, world axes), rotated into image axes"
-        table = _Table(bvals, world_to_image(vectors, affine), bval or b, b, frame)
+        table = GradientTable(bvals, world_to_image(vectors, affine), bval or b, b, frame)
         if len(bvals) == len(weights) and not np.allclose(bvals, weights, rtol=0.05, atol=20):
             row = int(np.argmax(np.abs(bvals - weights)))
             table.issues.append(
@@ -205,7 +138,7 @@ def _read_table(run: Run, affine: NDArray[np.float64]) -> _Table:
         vectors = fsl_to_image(vectors, affine)
         negated = "first axis negated, " if np.linalg.det(affine[:3, :3]) > 0 else ""
         frame = f"{bvec.name} (FSL), {negated}in image axes"
-    return _unit(_Table(read_bvals(bval), vectors, bval, bvec, frame, issues))
+    return _unit(GradientTable(read_bvals(bval), vectors, bval, bvec, frame, issues))
 
 
 def _missing(run: Run, extension: str) -> InputError:
@@ -222,35 +155,30 @@ def _missing(run: Run, extension: str) -> InputError:
     )
 
 
-def _unit(table: _Table) -> _Table:
+def _unit(table: GradientTable) -> GradientTable:
     """Bring directions to unit length; those of no direction (zero, not finite) to zero."""
-    length = np.linalg.norm(table.bvecs, axis=1)
-    usable = np.isfinite(length) & (length > 0)
+    lengths = np.linalg.norm(table.bvecs, axis=1)
+    usable = np.isfinite(lengths) & (lengths > 0)
     vectors = np.where(usable[:, None], table.bvecs, 0.0)
-    off = np.abs(length - 1)
-    weighted = np.zeros(len(off), dtype=bool)
-    weighted[: len(table.bvals)] = table.bvals[: len(off)] > 0
-    off[~(usable & weighted)] = 0
-    if off.size and off.max() > ROUNDING:
-        row = int(off.argmax())
-        bad = off.max() > NOT_A_DIRECTION
-        table.issues.append(
-            Issue(
-                "error" if bad else "warning",
-                "bvecs_length",
-                f"Directions must have length 1, but {int((off > ROUNDING).sum())} of "
-                f"{table.bvecs_path} have not; volume {row} has length {length[row]:.4g}.",
-                "If the length encodes the b-value, write b-values and unit vectors instead."
-                if bad
-                else "They are brought to length 1.",
-            )
-        )
-    unit = vectors / np.where(usable, length, 1.0)[:, None]
-    table.bvecs = unit
-    return table
+    unit = vectors / np.where(usable, lengths, 1.0)[:, None]
+    return replace(table, bvecs=unit, lengths=lengths)
 
 
-def _acquisition(run: Run, table: _Table) -> Acquisition:
+def to_acquisition(run: Run, table: GradientTable) -> Acquisition:
+    """Join a gradient table with the echo times of the sidecar.
+
+    Parameters
+    ----------
+    run : Run
+        From `find_runs`.
+    table : GradientTable
+        Its table.
+
+    Raises
+    ------
+    InputError
+        If the numbers of rows differ.
+    """
     if len(table.bvals) != len(table.bvecs):
         raise InputError(
             f"There must be as many b-values as directions, but {table.bvals_path} has "
@@ -261,7 +189,9 @@ def _acquisition(run: Run, table: _Table) -> Acquisition:
     echo_time = run.metadata.get("EchoTime")
     if isinstance(echo_time, list):
         try:
-            columns["echo_times"] = torch.tensor([float(value) for value in echo_time]).double()
+            columns["echo_times"] = torch.tensor(
+                [float(value) for value in echo_time], dtype=torch.float64
+            )
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"EchoTime of {run.image.name} must list numbers, but is {echo_time}.",
@@ -274,184 +204,3 @@ def _acquisition(run: Run, table: _Table) -> Acquisition:
                 "Correct the JSON sidecar.",
             )
     return Acquisition(**columns)
-
-
-def _check_grid(run: Run, image: nb.Nifti1Image) -> list[Issue]:
-    if int(image.header["qform_code"]) or int(image.header["sform_code"]):
-        return []
-    return [
-        Issue(
-            "warning",
-            "no_orientation",
-            f"An image must say how it is oriented, but {run.image} has neither qform nor sform.",
-            "Left and right of the maps cannot be trusted; convert the image again.",
-        )
-    ]
-
-
-def _check_mask(run: Run, image: nb.Nifti1Image, mask: str) -> list[Issue]:
-    path = run.companions.get("mask") if mask == "auto" else Path(mask)
-    if path is None:
-        return [
-            Issue(
-                "info",
-                "no_mask",
-                f"No brain mask was found for {run.image.name}; one is computed from the b0 "
-                "images.",
-                "Check it in the report; give another with --mask PATH.",
-            )
-        ]
-    try:
-        check_grid(path, Grid.of(image))
-    except InputError as error:
-        return [_error("mask", error)]
-    return []
-
-
-def _check_sidecar(run: Run) -> list[Issue]:
-    try:
-        Inheritance(run.dataset_root).metadata(run.image)
-    except InputError as error:
-        return [_error("sidecar", error)]
-    return []
-
-
-def _check_counts(
-    run: Run, n_volumes: int, table: _Table, acquisition: Acquisition
-) -> list[Issue]:
-    if n_volumes == len(acquisition):
-        return []
-    return [
-        Issue(
-            "error",
-            "volume_count",
-            f"There must be as many b-values as volumes, but {table.bvals_path} has "
-            f"{len(acquisition)} and {run.image} has {n_volumes} volumes.",
-            "Check that the table belongs to the image and that the image is complete.",
-        )
-    ]
-
-
-def _check_bvals(table: _Table, b0_threshold: float) -> list[Issue]:
-    bvals, path = table.bvals, table.bvals_path
-    bad = ~np.isfinite(bvals)
-    if bad.any():
-        text = f"b-values must be finite, but volume {_first(bad)} of {path} is not."
-        return [Issue("error", "bvals_not_finite", text, "Correct the file.")]
-    if (bvals < 0).any():
-        row = _first(bvals < 0)
-        text = f"b-values must not be negative, but volume {row} of {path} has {bvals[row]:g}."
-        return [Issue("error", "bvals_negative", text, "Correct the file.")]
-    top = bvals.max()
-    if 0 < top < SMALLEST_MAXIMUM:
-        text = (
-            f"b-values must be in s/mm^2, but the largest of {path} is {top:g}, which looks "
-            "like ms/um^2."
-        )
-        return [Issue("error", "bvals_scaled", text, "Multiply them by 1000.")]
-    if top <= b0_threshold:
-        text = (
-            f"A series needs volumes with b > {b0_threshold:g} s/mm^2, but the largest b-value "
-            f"of {path} is {top:g}."
-        )
-        hint = "Exclude the run with --bids-filter-file, or lower --b0-threshold."
-        return [Issue("error", "no_weighting", text, hint)]
-    lowest = bvals.min()
-    if lowest > b0_threshold:
-        text = (
-            f"A series needs a volume with b <= {b0_threshold:g} s/mm^2, but the smallest "
-            f"b-value of {path} is {lowest:g}."
-        )
-        hint = (
-            "Add the b0 images to the series; if the lowest shell is meant to serve as b0, "
-            f"use --b0-threshold {np.ceil(lowest):g}."
-        )
-        return [Issue("error", "no_b0", text, hint)]
-    return []
-
-
-def _check_bvecs(table: _Table, b0_threshold: float) -> list[Issue]:
-    missing = (table.bvals > b0_threshold) & ~table.bvecs.any(axis=1)
-    if not missing.any():
-        return []
-    row = _first(missing)
-    return [
-        Issue(
-            "error",
-            "bvecs_zero",
-            f"Each volume with b > {b0_threshold:g} s/mm^2 needs a direction, but volume {row} "
-            f"(counted from 0; b = {table.bvals[row]:g}) has none in {table.bvecs_path}, and so "
-            f"have {int(missing.sum()) - 1} others.",
-            "Correct the table, or remove these volumes (scanner trace images) from the series.",
-        )
-    ]
-
-
-def _select(bvals: NDArray[np.float64], settings: ModelSettings) -> NDArray[np.bool_]:
-    lowest = -np.inf if settings.min_b is None else settings.min_b
-    highest = np.inf if settings.max_b is None else settings.max_b
-    return (bvals <= settings.b0_threshold) | ((bvals >= lowest) & (bvals <= highest))
-
-
-def _describe_shells(
-    run: Run, acquisition: Acquisition, selected: NDArray[np.bool_], settings: ModelSettings
-) -> list[dict[str, Any]]:
-    used = acquisition.select(torch.from_numpy(selected))
-    if not len(used):
-        return []
-    shells = find_shells(
-        used, b0_threshold=settings.b0_threshold, shell_tolerance=settings.shell_tolerance
-    )
-    single = run.metadata.get("EchoTime")
-    single = float(single) if isinstance(single, int | float) else None
-    described = []
-    for number in range(len(shells)):
-        members = used.bvals[shells.index == number]
-        echo_times = shells.acquisition.columns.get("echo_times")
-        described.append(
-            {
-                "b_value": round(float(shells.acquisition.bvals[number]), 1),
-                "n_volumes": int(shells.counts[number]),
-                "is_b0": bool(shells.is_b0[number]),
-                "min": float(members.min()),
-                "max": float(members.max()),
-                "echo_time": single if echo_times is None else float(echo_times[number]),
-            }
-        )
-    return described
-
-
-def _check_sampling(
-    run: Run, shells: Sequence[dict[str, Any]], n_selected: int, settings: ModelSettings
-) -> list[Issue]:
-    issues = []
-    if n_selected < settings.min_volumes:
-        issues.append(
-            Issue(
-                "error",
-                "too_few_volumes",
-                f"At least {settings.min_volumes} volumes are needed, but {run.image} has "
-                f"{n_selected} within the b-values asked for.",
-                "Exclude the run, or change --min-volumes, --min-b or --max-b.",
-            )
-        )
-    weighted = [shell for shell in shells if not shell["is_b0"]]
-    counts = sorted(shell["n_volumes"] for shell in weighted)
-    top = max((shell["b_value"] for shell in weighted), default=0.0)
-    # IVIM also has many b-values with few volumes each, but low ones.
-    if len(weighted) >= 8 and top >= 2000 and counts[len(counts) // 2] < 15:
-        issues.append(
-            Issue(
-                "warning",
-                "not_shelled",
-                f"Averages over directions need shells, but {run.image.name} has "
-                f"{len(weighted)} b-values with as few as {counts[0]} volumes, like a grid "
-                "(DSI) sampling.",
-                "Directional averages are poor; prefer a directional signal model.",
-            )
-        )
-    return issues
-
-
-def _first(condition: NDArray[np.bool_]) -> int:
-    return int(np.flatnonzero(condition)[0])
