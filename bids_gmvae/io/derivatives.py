@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bids_gmvae.io import map_sidecars as sidecars
+from bids_gmvae.io import sidecars
 from bids_gmvae.io.atomic import TEMPORARY, write_image, write_json, write_tsv
 from bids_gmvae.io.qc import quality, quality_table
 from bids_gmvae.io.result import RunResult
@@ -22,6 +22,9 @@ from bids_gmvae.voxels import unmask
 
 #: Entities of source names that BIDS orders after ``space``.
 _AFTER_SPACE = ("split", "recording", "chunk", "seg", "res", "den", "label")
+
+#: Entities that our outputs add to those of their source, in BIDS order.
+_OWN_ENTITIES = ("model", "param", "res", "label", "desc")
 
 #: Suffixes of the maps whose number depends on the settings.
 _MAPS = ("dwimap", "probseg", "dseg")
@@ -64,25 +67,51 @@ def map_path(
     'sub-1/dwi/sub-1_space-ACPC_model-msdki_param-msd_desc-mean_dwimap.nii.gz'
     """
     stem = run.stem if space is None else in_space(run.stem, space)
-    entities = {"model": model, "param": param, "res": resolution, "label": label, "desc": desc}
-    parts = [stem, *(f"{key}-{value}" for key, value in entities.items() if value), suffix]
     folder = Path(f"sub-{run.subject}")
     if run.session:
         folder /= f"ses-{run.session}"
-    return folder / run.modality / ("_".join(part for part in parts if part) + extension)
+    name = map_name(stem, suffix, model=model, param=param, res=resolution, label=label, desc=desc)
+    return folder / run.modality / (name + extension)
 
 
-def parameter_path(run: Run, model: str, parameter: Parameter, desc: str, **kwargs: str) -> Path:
-    """Name the map of a parameter.
+def map_name(stem: str, suffix: str, **labels: str | None) -> str:
+    """Name an output by its entities, without extension.
+
+    Parameters
+    ----------
+    stem : str
+        Entities of the source.
+    suffix : str
+        Left out if empty.
+    **labels : str or None
+        ``model``, ``param``, ``res``, ``label``, ``desc``: whichever apply, put in BIDS order.
+
+    Examples
+    --------
+    >>> map_name("sub-1_space-X", "dwimap", desc="mean", param="msd", model="msdki", res="2")
+    'sub-1_space-X_model-msdki_param-msd_res-2_desc-mean_dwimap'
+    """
+    own = [f"{key}-{labels[key]}" for key in _OWN_ENTITIES if labels.get(key)]
+    return "_".join(part for part in (stem, *own, suffix) if part)
+
+
+def parameter_name(
+    stem: str, model: str, parameter: Parameter, desc: str, res: str | None = None
+) -> str:
+    """Name the map of a parameter, without folder and extension.
 
     Parameters with a suffix of their own in BIDS (``T2map``) bear no model in their name.
     """
     if "param" not in parameter.bids:
-        return map_path(run, suffix=parameter.bids["suffix"], desc=desc, **kwargs)
+        return map_name(stem, parameter.bids["suffix"], desc=desc, res=res)
     suffix = parameter.bids.get("suffix", "dwimap")
-    return map_path(
-        run, suffix=suffix, model=model, param=parameter.bids["param"], desc=desc, **kwargs
-    )
+    return map_name(stem, suffix, model=model, param=parameter.bids["param"], desc=desc, res=res)
+
+
+def parameter_path(run: Run, model: str, parameter: Parameter, desc: str) -> Path:
+    """Give the path of the map of a parameter, relative to the output dataset."""
+    folder = map_path(run, suffix="dwimap").parent
+    return folder / (parameter_name(run.stem, model, parameter, desc) + ".nii.gz")
 
 
 def in_space(stem: str, space: str) -> str:

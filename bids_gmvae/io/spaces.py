@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,17 +17,13 @@ from scipy.ndimage import map_coordinates
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.atomic import write_bytes, write_image, write_json
 from bids_gmvae.io.derivatives import in_space, map_path
-from bids_gmvae.io.map_sidecars import uris
 from bids_gmvae.io.run import Run
+from bids_gmvae.io.sidecars import uris
+from bids_gmvae.io.templates import DEFAULT_RESOLUTION, template_grid
 from bids_gmvae.io.validation import kind_of
 from bids_gmvae.voxels import Grid, load_image
 
 logger = logging.getLogger(__name__)
-
-#: TemplateFlow's resolution index where none is asked for: that of usual diffusion images.
-DEFAULT_RESOLUTION = "2"
-
-_TEMPLATES = "https://templateflow.s3.amazonaws.com"
 
 
 def parse_space(text: str) -> tuple[str, str]:
@@ -224,62 +219,6 @@ def map_points(transform: Path, points: NDArray[np.float64]) -> NDArray[np.float
         else:
             points = points + _displacement(part, points)
     return points
-
-
-def template_grid(space: str, resolution: str) -> tuple[Grid, str]:
-    """Find the grid of a template; downloads it only if it is not there.
-
-    Parameters
-    ----------
-    space, resolution : str
-        Name of the template and TemplateFlow's index of the resolution.
-
-    Returns
-    -------
-    grid : Grid
-        The grid.
-    url : str
-        Public address of the image that defines it.
-
-    Raises
-    ------
-    InputError
-        If the template is unknown, or not there and the network does not answer.
-    """
-    name = f"tpl-{space}/tpl-{space}_res-{int(resolution):02d}_T1w.nii.gz"
-    home = os.environ.get("TEMPLATEFLOW_HOME")
-    path = Path(home) / name if home else None
-    if path is None or not _has_content(path):
-        path = _download(space, resolution)
-    return Grid.of(load_image(path)), f"{_TEMPLATES}/{name}"
-
-
-def _download(space: str, resolution: str) -> Path:
-    hint = (
-        "The native maps are complete. Fetch the template where there is a network, and point "
-        "TEMPLATEFLOW_HOME to it."
-    )
-    try:
-        # Its import makes folders, and its queries use the network: only when asked for.
-        from templateflow import api
-
-        found = api.get(space, resolution=int(resolution), suffix="T1w", desc=None)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"The template {space} at res-{resolution} is not here and cannot be downloaded "
-            f"({type(error).__name__}).",
-            hint,
-        ) from error
-    paths = [Path(path) for path in (found if isinstance(found, list) else [found])]
-    present = [path for path in paths if _has_content(path)]
-    if not present:
-        raise InputError(f"TemplateFlow has no T1w image of {space} at res-{resolution}.", hint)
-    return present[0]
-
-
-def _has_content(path: Path) -> bool:
-    """Tell a template from the empty placeholder of one."""
-    return path.is_file() and path.stat().st_size > 0
 
 
 def _transform_of(run: Run, space: str) -> Path:

@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from bids_gmvae.exceptions import InputError
-from bids_gmvae.io import spaces
 from bids_gmvae.io.dataset import initialise, validate, write_manifest
 from bids_gmvae.io.derivatives import write_result
 from bids_gmvae.io.run import Run
-from bids_gmvae.io.spaces import map_points, parse_space, resample_to_template, template_grid
+from bids_gmvae.io.spaces import map_points, parse_space, resample_to_template
 from bids_gmvae.posterior import FAILED, Status
 from bids_gmvae.voxels import Grid
 from tests.results import PROVENANCE, make_result, make_run
@@ -247,25 +246,6 @@ def test_a_damaged_transform_is_told_in_a_sentence(tmp_path, home):
         map_points(path, np.zeros((1, 3)))
 
 
-def test_a_template_that_cannot_be_downloaded_is_told_in_a_sentence(home, monkeypatch):
-    class Offline:
-        @staticmethod
-        def get(*args, **kwargs):
-            raise ConnectionError("no route")
-
-    monkeypatch.setitem(sys.modules, "templateflow", type("fake", (), {"api": Offline}))
-    # Of this resolution there is an empty placeholder only.
-    with pytest.raises(InputError, match=r"cannot be downloaded \(ConnectionError\)"):
-        template_grid(SPACE, "1")
-
-
-def test_an_unknown_template_is_told_in_a_sentence(home, monkeypatch):
-    unknown = type("fake", (), {"api": type("api", (), {"get": lambda *a, **k: []})})
-    monkeypatch.setitem(sys.modules, "templateflow", unknown)
-    with pytest.raises(InputError, match="TemplateFlow has no T1w image of Nowhere"):
-        template_grid("Nowhere", "2")
-
-
 def test_nothing_is_imported_or_made_before_it_is_needed(tmp_path):
     code = (
         "import sys, bids_gmvae.io.spaces\n"
@@ -277,4 +257,3 @@ def test_nothing_is_imported_or_made_before_it_is_needed(tmp_path):
     )
     assert done.stdout.strip() == "[]"
     assert not (tmp_path / "absent").exists()
-    assert spaces.DEFAULT_RESOLUTION == "2"

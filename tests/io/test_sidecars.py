@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_gmvae.io import map_sidecars
+from bids_gmvae.io import sidecars
 from bids_gmvae.io.derivatives import outputs
 from bids_gmvae.io.validation import sidecar_problems
 from bids_gmvae.signal_models import SIGNAL_MODELS
@@ -49,28 +49,28 @@ def test_nothing_of_the_time_of_the_place_or_of_the_subject_is_told():
 
 
 def test_raw_runs_in_their_own_space_need_no_reference():
-    assert map_sidecars.spatial_reference(make_run(space=None, dataset="raw"), PROVENANCE) == {}
+    assert sidecars.spatial_reference(make_run(space=None, dataset="raw"), PROVENANCE) == {}
 
 
 def test_the_reference_is_the_image_itself_where_there_is_no_other():
     run = make_run()
     alone = type(run)(**{**vars(run), "companions": {}})
-    reference = map_sidecars.spatial_reference(alone, PROVENANCE)["SpatialReference"]
+    reference = sidecars.spatial_reference(alone, PROVENANCE)["SpatialReference"]
     assert reference.endswith("_desc-preproc_dwi.nii.gz")
 
 
 def test_files_are_named_by_the_innermost_dataset():
     roots = {"raw": "/data", "qsiprep": "/data/derivatives/qsiprep"}
     path = "/data/derivatives/qsiprep/sub-1/dwi/a b+.nii.gz"
-    assert map_sidecars.bids_uri(path, roots) == "bids:qsiprep:sub-1/dwi/a%20b+.nii.gz"
-    assert map_sidecars.bids_uri("/elsewhere/mask.nii.gz", roots) is None
+    assert sidecars.bids_uri(path, roots) == "bids:qsiprep:sub-1/dwi/a%20b+.nii.gz"
+    assert sidecars.bids_uri("/elsewhere/mask.nii.gz", roots) is None
 
 
 def test_the_preferred_gradient_table_is_the_source():
     run = make_run()
     table = run.image.with_name("sub-01_ses-1_space-ACPC_desc-preproc_dwi.b")
     run = type(run)(**{**vars(run), "companions": {**run.companions, "b": table}})
-    sidecar = map_sidecars.image_sidecar(
+    sidecar = sidecars.image_sidecar(
         make_result(run=run), PROVENANCE, description="x", mask="sub-01/m.nii.gz"
     )
     assert [uri.rsplit(".", 1)[1] for uri in sidecar["Sources"]] == ["gz", "bval", "b", "gz"]
