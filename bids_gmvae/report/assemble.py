@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bids_gmvae import __version__
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.atomic import write_text
 from bids_gmvae.report.boilerplate import cited, methods_html, methods_text
+from bids_gmvae.report.group_page import build_group_report
+from bids_gmvae.report.page import embed, render_page
 from bids_gmvae.report.reportlets import REPORT_SUFFIX, figures_dir
 
-LOGGER = logging.getLogger(__name__)
+__all__ = ["build_group_report", "build_report", "report_path"]
 
-MEDIA = {".png": "image/png", ".svg": "image/svg+xml"}
+LOGGER = logging.getLogger(__name__)
 
 #: Order and words of the severities.
 SEVERITIES = {"error": "Error", "warning": "Warning", "info": "Note"}
@@ -59,14 +58,14 @@ def build_report(
             f"A report needs mapped runs; {figures_dir(out_dir, subject)} has none of {wanted}.",
             "Run the participant level first.",
         )
-    page = environment().get_template("template.html").render(
+    page = render_page(
+        "template.html",
         subject=subject,
         session=session,
         runs=runs,
         verdict=_verdict(runs),
         methods=_methods(runs),
         severities=SEVERITIES,
-        version=__version__,
     )  # fmt: skip
     return write_text(report_path(out_dir, subject, session=session, level=level), page)
 
@@ -84,58 +83,6 @@ def report_path(
     return folder / f"{name}.html"
 
 
-def environment() -> Environment:
-    """Make the template engine: everything that is shown is escaped."""
-    engine = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    engine.filters["number"] = number
-    engine.filters["percent"] = percent
-    return engine
-
-
-def number(value: float | None) -> str:
-    """Write a number with three digits.
-
-    Examples
-    --------
-    >>> number(0.00123456), number(1234.5), number(-0.5), number(None)
-    ('0.00123', '1234', '−0.5', '–')
-    """
-    if value is None:
-        return "–"
-    text = f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return text.replace("-", "−")
-
-
-def percent(value: float | None) -> str:
-    """Write a share in percent.
-
-    Examples
-    --------
-    >>> percent(0.5), percent(0.00123), percent(0.0), percent(1e-6), percent(None)
-    ('50%', '0.1%', '0%', '< 0.1%', '–')
-    """
-    if value is None:
-        return "–"
-    if 0 < value < 0.0005:
-        return "< 0.1%"
-    return f"{value:.1%}".replace(".0%", "%")
-
-
-def embed(path: Path) -> Markup | None:
-    """Give an image as a ``data:`` address, None if it is missing."""
-    if path.suffix not in MEDIA or not path.is_file():
-        LOGGER.warning("The figure %s is missing; the report goes without it.", path.name)
-        return None
-    content = base64.b64encode(path.read_bytes()).decode()
-    return Markup(f"data:{MEDIA[path.suffix]};base64,{content}")
-
-
 def _reports(out_dir: Path, subject: str, session: str | None) -> list[Path]:
     found = sorted(figures_dir(out_dir, subject).glob(f"*{REPORT_SUFFIX}"))
     if session is None:
@@ -149,9 +96,11 @@ def _run(path: Path) -> dict[str, Any]:
     panels = []
     for panel in report.get("panels", ()):
         # A bare name: a report can show nothing from outside its folder.
-        source = embed(path.parent / Path(panel["file"]).name)
-        if source is not None:
-            panels.append({**panel, "source": source})
+        figure = path.parent / Path(panel["file"]).name
+        if figure.is_file():
+            panels.append({**panel, "source": embed(figure.read_bytes(), figure.suffix)})
+        else:
+            LOGGER.warning("The figure %s is missing; the report goes without it.", figure.name)
     order = list(SEVERITIES)
     issues = sorted(report["issues"], key=lambda issue: order.index(issue["severity"]))
     return {**report, "id": stem, "title": _title(report), "panels": panels, "issues": issues}

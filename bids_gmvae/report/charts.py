@@ -166,7 +166,7 @@ def parameter_space(axes_of: Sequence[Axis], responsibilities: NDArray | None) -
         Probability of each component.
     """
     pairs = list(combinations(range(len(axes_of)), 2))[:3]
-    panel, gap = (4.4, 0.0) if len(pairs) == 1 else (2.75, 0.95)
+    panel, gap, size = (4.4, 0.0, 9) if len(pairs) == 1 else (2.75, 0.95, 8)
     width = len(pairs) * panel + (len(pairs) - 1) * gap + 0.95
     figure = style.new_figure(width, panel * 0.82 + 0.85)
     values = np.stack([axis.values for axis in axes_of], axis=1)
@@ -183,8 +183,8 @@ def parameter_space(axes_of: Sequence[Axis], responsibilities: NDArray | None) -
         )  # fmt: skip
         axes.set_xlim(*x.window)
         axes.set_ylim(*y.window)
-        axes.set_xlabel(_wrap(x.label, panel))
-        axes.set_ylabel(_wrap(y.label, panel))
+        axes.set_xlabel(_wrap(x.label, panel), fontsize=size)
+        axes.set_ylabel(_wrap(y.label, panel), fontsize=size)
         if responsibilities is not None:
             _ellipses(axes, values[usable][:, [first, second]], responsibilities[usable])
     return figure
@@ -326,7 +326,7 @@ def outlying(values: NDArray) -> NDArray[np.bool_]:
 
 
 def _wrap(label: str, inches: float) -> str:
-    return "\n".join(textwrap.wrap(label, int(11 * inches)))
+    return "\n".join(textwrap.wrap(label, int(12 * inches)))
 
 
 def _short(name: str, length: int = 14) -> str:

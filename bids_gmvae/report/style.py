@@ -50,7 +50,12 @@ COLOUR_MAPS: Mapping[str, str] = MappingProxyType(
 
 #: Units as people write them: factor and label by unit of the sidecar.
 DISPLAY_UNITS: Mapping[str, tuple[float, str]] = MappingProxyType(
-    {"mm^2/s": (1e3, "10⁻³ mm²/s"), "s": (1e3, "ms"), "": (1.0, "")}
+    {
+        "mm^2/s": (1e3, "10⁻³\N{NO-BREAK SPACE}mm²/s"),
+        "s": (1e3, "ms"),
+        "": (1.0, ""),
+        "1": (1.0, ""),
+    }
 )
 
 #: The hash salt and the absent dates make equal figures equal bytes.
@@ -84,12 +89,12 @@ RC = MappingProxyType(
 
 
 def display_unit(unit: str) -> tuple[float, str]:
-    """Give the factor and the label with which a unit is shown.
+    r"""Give the factor and the label with which a unit is shown.
 
     Examples
     --------
     >>> display_unit("mm^2/s")
-    (1000.0, '10⁻³ mm²/s')
+    (1000.0, '10⁻³\xa0mm²/s')
     """
     return DISPLAY_UNITS.get(unit, (1.0, unit))
 
