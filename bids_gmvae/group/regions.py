@@ -62,6 +62,8 @@ class Segmentation:
 def read_atlas(text: str) -> Atlas:
     """Read an atlas given as ``IMAGE+TABLE``, ``IMAGE`` or a name of TemplateFlow.
 
+    The table of an image alone is the ``.tsv`` beside it, as in BIDS.
+
     Raises
     ------
     InputError
@@ -69,7 +71,9 @@ def read_atlas(text: str) -> Atlas:
     """
     match = re.fullmatch(r"(.+\.nii(?:\.gz)?)(?:\+(.+\.tsv))?", text)
     if match:
-        image_path, table_path = Path(match[1]), Path(match[2]) if match[2] else None
+        image_path = Path(match[1])
+        beside = image_path.with_name(re.sub(r"\.nii(\.gz)?$", ".tsv", image_path.name))
+        table_path = Path(match[2]) if match[2] else beside if beside.is_file() else None
     else:
         image_path, table_path = template_atlas(text)
     for path in (image_path, table_path):

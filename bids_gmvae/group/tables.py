@@ -92,10 +92,10 @@ def group_level(out_dir: Path, *, atlases: Sequence[str] = ()) -> GroupResult:
     out_dir : Path
         Root of the output dataset.
     atlases : sequence of str
-        Each ``IMAGE.nii.gz+TABLE.tsv`` (the table with columns ``index`` and ``name``; without
-        it labels are numbers), or an atlas of TemplateFlow, see
-        `bids_gmvae.io.templates.template_atlas`. Its grid must be that of the native maps or of
-        maps that were resampled by ``--output-spaces``.
+        Each ``IMAGE.nii.gz+TABLE.tsv`` (the table with columns ``index`` and ``name``; by default
+        the one beside the image, and without any labels are numbers), or an atlas of
+        TemplateFlow, see `bids_gmvae.io.templates.template_atlas`. Its grid must be that of the
+        native maps or of maps that were resampled by ``--output-spaces``.
 
     Returns
     -------

@@ -96,7 +96,7 @@ def resample_to_template(
     StorageError
         For want of space, quota or permission.
     """
-    resolution = resolution or DEFAULT_RESOLUTION
+    space, resolution = parse_space(f"{space}:res-{resolution}" if resolution else space)
     transform = _transform_of(run, space)
     mask_path = out_dir / map_path(run, suffix="mask", desc="gmvae")
     native = load_image(mask_path)

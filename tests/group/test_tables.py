@@ -151,9 +151,15 @@ def test_an_atlas_in_a_standard_space_uses_the_resampled_maps(cohort, tmp_path):
 def test_an_atlas_without_table_has_numbers_for_names(cohort, tmp_path):
     out_dir, (result, _) = cohort
     atlas = write_atlas(tmp_path / "a", np.full(result.grid.shape, 4), name="mine")
-    found = group_level(out_dir, atlases=[atlas.split("+")[0]])
+    image, table = atlas.split("+")
+    (tmp_path / "a" / "mine.tsv").rename(tmp_path / "a" / "moved.tsv")
+    found = group_level(out_dir, atlases=[image])
     rows = select(found.parameters, segmentation="mine", parameter="msd")
     assert [(row["region"], row["label"]) for row in rows] == [("4", "4")]
+    (tmp_path / "a" / "moved.tsv").rename(table)
+    found = group_level(out_dir, atlases=[image])
+    rows = select(found.parameters, segmentation="mine", parameter="msd")
+    assert [row["region"] for row in rows] == ["4", "Lower", "Upper", "Elsewhere"]
 
 
 def test_the_tables_on_disk_are_the_rows_and_every_column_is_explained(cohort):

@@ -221,6 +221,11 @@ def test_other_output_spaces_are_refused(text):
         parse_space(text)
 
 
+def test_another_resolution_than_a_number_is_told_in_a_sentence(tmp_path):
+    with pytest.raises(InputError, match="NAME:res-INDEX"):
+        resample_to_template([], make_run(), tmp_path, SPACE, "native")
+
+
 def test_a_run_without_transform_is_told_in_a_sentence(tmp_path):
     with pytest.raises(InputError, match="There is no transform from sub-01"):
         resample_to_template([], make_run(), tmp_path, SPACE)
