@@ -1,0 +1,175 @@
+"""The recipes run as they stand; the engines and the app are replaced by recorders."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bids_gmvae.cli import options
+from bids_gmvae.cli.parser import parse_args
+
+WORKFLOWS = Path(__file__).parents[1] / "workflows"
+
+#: Writes down how it was called, and answers a request for the plan.
+RECORDER = """#!/bin/bash
+printf '%s\\0' "$(basename "$0")" "$@" >>"$RECORD"
+printf '\\n' >>"$RECORD"
+if [[ " $* " == *" --dry-run=json "* ]]; then
+    echo '{"participants": ["01", "02"], "invalid": []}'
+fi
+"""
+
+#: Runs what it is given at once, each task of an array in turn, as SLURM would.
+SBATCH = """#!/bin/bash
+tasks=1
+while [[ $1 == --* ]]; do
+    [[ $1 == --array=* ]] && tasks=${1#--array=1-} && tasks=${tasks%%%*}
+    shift
+done
+for ((task = 1; task <= tasks; task++)); do
+    SLURM_ARRAY_TASK_ID=$task SLURM_CPUS_PER_TASK=4 bash "$@" >&2
+done
+echo 4711
+"""
+
+pytestmark = pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """Run a recipe; give the calls of all programs that it runs, by program."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bids-gmvae", "docker", "apptainer", "qsiprep"):
+        write_program(programs / name, RECORDER)
+    write_program(programs / "sbatch", SBATCH)
+    (tmp_path / "bids").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("existing_dir", "existing_file"):
+        monkeypatch.setattr(options, name, options.any_path)
+
+    def run(script, *arguments, **variables):
+        record = tmp_path / "record"
+        environment = {
+            **os.environ,
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "RECORD": str(record),
+            **variables,
+        }
+        subprocess.run([WORKFLOWS / script, *arguments], env=environment, check=True, timeout=60)
+        calls = [line.split("\0")[:-1] for line in record.read_text().splitlines()]
+        return [(call[0], call[1:]) for call in calls]
+
+    return run
+
+
+def write_program(path, text):
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def settings_of(program, arguments, image=None):
+    """Parse what reaches the app."""
+    if program != "bids-gmvae":
+        arguments = arguments[arguments.index(image) + 1 :]
+    return parse_args(arguments)
+
+
+def test_docker_maps_then_tabulates(recipe):
+    calls = recipe("docker/run.sh", "bids", "out", "--signal-model", "msdki")
+    first, second = (settings_of(*call, image="bids_gmvae:cpu") for call in calls)
+    assert (first.analysis_level, second.analysis_level) == ("participant", "group")
+    assert first.model.signal_model == ("msdki",)
+    assert first.execution.work_dir == Path("/work")
+    assert "--gpus" not in calls[0][1]
+
+
+def test_docker_gives_gpus_to_the_cuda_image(recipe):
+    calls = recipe("docker/run.sh", "bids", "out", GPU="1")
+    assert all("--gpus" in arguments for _, arguments in calls)
+    assert all("bids_gmvae:cuda" in arguments for _, arguments in calls)
+
+
+def test_slurm_gets_one_job_per_participant_of_the_plan(recipe, tmp_path):
+    calls = recipe(
+        "apptainer_slurm/submit.sh", "bids", "out", "--estimator", "lsq", IMAGE="app.sif"
+    )
+    assert {program for program, _ in calls} == {"apptainer"}
+    plan, first, second, group = (settings_of(*call, image="app.sif") for call in calls)
+    assert plan.execution.dry_run == "json"
+    labels = [settings.selection.participant_label for settings in (first, second)]
+    assert labels == [("01",), ("02",)]
+    assert first.model.estimator == "lsq"
+    assert group.analysis_level == "group"
+    assert f"{tmp_path}/work/sub-01:/work" in calls[1][1]
+    assert f"{tmp_path}/work/sub-02:/work" in calls[2][1]
+
+
+def test_slurm_runs_without_a_container_too(recipe):
+    calls = recipe("apptainer_slurm/submit.sh", "bids", "out", IMAGE="", LABELS="01 02")
+    assert {program for program, _ in calls} == {"bids-gmvae"}
+    plan, first, *_ = (settings_of(*call) for call in calls)
+    assert plan.selection.participant_label == ("01", "02")
+    assert first.selection.participant_label == ("01",)
+
+
+def test_slurm_refuses_participants_that_every_job_would_get(recipe):
+    with pytest.raises(subprocess.CalledProcessError, match="exit status 2"):
+        recipe("apptainer_slurm/submit.sh", "bids", "out", "--participant-label", "01")
+
+
+def test_qsiprep_runs_first(recipe, tmp_path):
+    calls = recipe("after_qsiprep/run.sh", "bids", "derivatives")
+    assert [program for program, _ in calls] == ["qsiprep", "bids-gmvae", "bids-gmvae"]
+    first, second = (settings_of(*call) for call in calls[1:])
+    assert first.bids_dir == tmp_path / "derivatives" / "qsiprep"
+    assert (first.analysis_level, second.analysis_level) == ("participant", "group")
+
+
+@pytest.mark.parametrize("where", ["qsiprep", "qsiprep/qsiprep"])
+def test_qsiprep_is_skipped_where_its_output_exists(recipe, tmp_path, where):
+    preprocessed = tmp_path / "derivatives" / where
+    preprocessed.mkdir(parents=True)
+    (preprocessed / "dataset_description.json").write_text("{}")
+    calls = recipe("after_qsiprep/run.sh", "bids", "derivatives", "--device", "cpu")
+    assert [program for program, _ in calls] == ["bids-gmvae", "bids-gmvae"]
+    settings = settings_of(*calls[0])
+    assert settings.bids_dir == preprocessed
+    assert settings.compute.device == "cpu"
+
+
+def test_without_arguments_a_recipe_explains_itself(recipe):
+    for script in ("docker/run.sh", "apptainer_slurm/submit.sh", "after_qsiprep/run.sh"):
+        done = subprocess.run([WORKFLOWS / script], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert f"{Path(script).name} BIDS_DIR" in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck")
+def test_shell_scripts_are_clean():
+    scripts = [
+        *WORKFLOWS.rglob("*.sh"),
+        *WORKFLOWS.rglob("*.sbatch"),
+        WORKFLOWS.parent / ".ci/run",
+    ]
+    subprocess.run(["shellcheck", *scripts], check=True, timeout=60)
+
+
+def test_babs_passes_options_that_exist():
+    yaml = pytest.importorskip("yaml")
+    config = yaml.safe_load((WORKFLOWS / "babs" / "config.yaml").read_text())
+    words = []
+    for flag, value in config["bids_app_args"].items():
+        name = value if flag.startswith("$") else flag
+        words += [name, "01"] if flag.startswith("$") else [name, *filter(None, [value])]
+    settings = parse_args([str(WORKFLOWS), "out", "participant", *words])
+    assert settings.selection.participant_label == ("01",)
+
+
+def test_nipoppy_invokes_what_the_descriptor_describes():
+    invocation = json.loads((WORKFLOWS / "nipoppy" / "invocation.json").read_text())
+    descriptor = json.loads((WORKFLOWS.parent / "boutiques.json").read_text())
+    assert set(invocation) <= {item["id"] for item in descriptor["inputs"]}
