@@ -44,6 +44,10 @@ def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> 
     for item in plan.left_out:
         level = logging.ERROR if item.invalid else logging.DEBUG
         LOGGER.log(level, "%s: %s %s", item.path, item.reason, item.hint)
+    for planned in plan.runs:
+        for issue in planned.issues:
+            level = logging.WARNING if issue["severity"] == "warning" else logging.DEBUG
+            LOGGER.log(level, "%s: %s %s", planned.title, issue["text"], issue["hint"])
     child(reports.start_dataset, out_dir, settings, plan.datasets)
     n_runs = len({planned.run.stem for planned in plan.runs})
     LOGGER.info("Mapping %d runs of %d participants.", n_runs, len(plan.subjects))

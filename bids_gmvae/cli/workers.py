@@ -79,8 +79,7 @@ class WorkerPool(MultiProcPlugin):
     def __init__(self, plugin_args: dict[str, Any], *, log_file: Path, verbose: int) -> None:
         super().__init__(plugin_args=plugin_args)
         self._start = partial(start_worker, log_file, verbose)
-        self.pool.shutdown(wait=False)
-        self.pool = self._new_pool()
+        self.pool: ProcessPoolExecutor = self._new_pool()
 
     def stop(self) -> None:
         """End all workers at once."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from nipype.interfaces.base import File, TraitedSpec, traits
 
 from bids_gmvae.interfaces.base import InputSpec, RunInterface
+
+LOGGER = logging.getLogger(__name__)
 
 
 class ExtractVoxelsInputSpec(InputSpec):
@@ -49,6 +52,9 @@ class ExtractVoxels(RunInterface):
         data, grid = load_data(run)
         found = check_data(data, mask, acquisition, settings, directional=self.inputs.directional)
         raise_errors(found)
+        for issue in found:
+            level = logging.WARNING if issue.severity == "warning" else logging.DEBUG
+            LOGGER.log(level, "%s: %s %s", run.stem, issue.text, issue.hint)
         checked["issues"] += [issue.to_dict() for issue in found]
         info = {**checked, "mask": json.loads(str(masks["info"]))}
         measured = measure(

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import torch
+
+from bids_gmvae.acquisition import Acquisition
+from bids_gmvae.config import ModelSettings
+from bids_gmvae.estimators.base import Measurements, no_progress
+from bids_gmvae.estimators.device import resolve_device
+from bids_gmvae.exceptions import DeviceError, InputError
+from bids_gmvae.interfaces import FitRuns
+from bids_gmvae.interfaces.estimation import fit_runs
+from bids_gmvae.io.measured import MeasuredRun
+from bids_gmvae.io.result import RunResult
+from bids_gmvae.signal_models import get_signal_model
+from bids_gmvae.voxels import Grid
+from tests.bids_tree import directions
+from tests.results import make_run
+from tests.tiny import BVALS, SHAPE, signals
+
+
+def measured_run(seed=0, subject="01"):
+    """Make a run of voxels without files."""
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[2:-2, 2:-2, 1] = True
+    data = signals(seed)[mask].astype(np.float32)
+    bvecs = torch.from_numpy(directions(len(BVALS)) * (BVALS[:, None] > 0))
+    return MeasuredRun(
+        run=make_run(subject=subject),
+        grid=Grid(SHAPE, np.eye(4), 1, 1),
+        mask=mask,
+        removed=np.zeros_like(mask),
+        reference=np.ones(SHAPE, np.float32),
+        measurements=Measurements(
+            torch.from_numpy(data),
+            torch.full((len(data),), 30.0),
+            Acquisition(bvals=torch.from_numpy(BVALS), bvecs=bvecs),
+        ),
+        info={"issues": [], "mask": {}, "shells": [], "frame": "image axes"},
+    )
+
+
+def test_a_measured_run_survives_its_file(tmp_path):
+    run = measured_run()
+    run.save(tmp_path / "voxels.pt")
+    for mapped in (False, True):
+        again = MeasuredRun.load(tmp_path / "voxels.pt", mapped=mapped)
+        assert torch.equal(again.measurements.signals, run.measurements.signals)
+        assert torch.equal(
+            again.measurements.acquisition.bvecs, run.measurements.acquisition.bvecs
+        )
+        assert np.array_equal(again.mask, run.mask)
+        assert again.run == run.run
+        assert again.info == run.info
+
+
+def test_the_interface_keeps_the_order_of_its_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [measured_run(1, "b"), measured_run(2, "a")]
+    for index, run in enumerate(runs):
+        run.save(tmp_path / f"{index}.pt")
+    done = FitRuns(
+        voxels=[str(tmp_path / "0.pt"), str(tmp_path / "1.pt")],
+        signal_model="msdki",
+        estimator="lsq",
+        reasons=["first", "second"],
+        settings={},
+    ).run()
+    results = [RunResult.load(path) for path in done.outputs.results]
+    assert [result.run.subject for result in results] == ["b", "a"]
+    assert [result.info["reason"] for result in results] == ["first", "second"]
+    assert all(result.lsq is None for result in results)
+
+
+def test_the_same_fit_gives_the_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        _, (result,) = fit_runs(
+            [measured_run()],
+            get_signal_model("msdki"),
+            ["as requested"],
+            ModelSettings(),
+            estimator="lsq",
+            device="cpu",
+            progress=no_progress,
+        )
+        result.save(tmp_path / name / "result.pt")
+    one, two = ((tmp_path / name / "result.pt").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_fit_for_another_model_is_refused(tmp_path):
+    arguments = {"estimator": "lsq", "device": "cpu", "progress": no_progress}
+    fit, _ = fit_runs(
+        [measured_run()], get_signal_model("msdki"), [""], ModelSettings(), **arguments
+    )
+    fit.save(tmp_path / "fit.pt")
+    with pytest.raises(InputError, match=r"is for the signal model msdki"):
+        fit_runs(
+            [measured_run()],
+            get_signal_model("ball_stick"),
+            [""],
+            ModelSettings(),
+            reuse_fit=tmp_path / "fit.pt",
+            **arguments,
+        )
+
+
+def test_a_missing_cuda_device_is_an_error_that_says_how_to_expose_it():
+    with pytest.raises(DeviceError, match=r"--gpus all.*--nv"):
+        resolve_device("cuda:99")
