@@ -102,17 +102,26 @@ def test_processes_that_start_together_lose_nothing(tmp_path):
     code = (
         "import sys; from pathlib import Path; from bids_gmvae.io.dataset import initialise\n"
         "out = Path(sys.argv[1])\n"
-        "sys.stdin.readline()\n"
-        "for i in range(10): initialise(out, None, {f'{sys.argv[2]}{i}': out / sys.argv[2]})"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "for i in range(20): initialise(out, None, {f'{sys.argv[2]}{i}': out / sys.argv[2]})"
     )
     processes = [
-        subprocess.Popen([sys.executable, "-c", code, tmp_path, name], stdin=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", code, tmp_path, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         for name in ("a", "b")
     ]
     for process in processes:
-        process.communicate(b"go\n")
+        assert process.stdout.readline() == b"ready\n"
+    for process in processes:
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
     assert [process.returncode for process in processes] == [0, 0]
-    assert len(read(tmp_path)["DatasetLinks"]) == 20
+    assert len(read(tmp_path)["DatasetLinks"]) == 40
 
 
 def test_a_lock_that_is_never_released_is_a_sentence(tmp_path, monkeypatch):
