@@ -71,7 +71,7 @@ def check_data(
     issues += _check_constant(constant, means)
     issues += _check_zeros(n_zero, int(weighted.sum()))
     usable = np.isfinite(means) & (means > 0) & ~constant
-    issues += check_labels(means, bvals, usable, settings)
+    issues += check_labels(means, acquisition, usable, settings)
     if directional and "bvecs" in acquisition and not bad_somewhere.all():
         bvecs = acquisition.bvecs.cpu().double().numpy()
         issues += check_gradients(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from bids_gmvae.acquisition import Acquisition, find_shells
@@ -16,15 +15,16 @@ LEAST_SPREAD = 0.05
 LEAST_RATIO = 2.0
 #: ... and the signal is expected to drop by at least this much, in logarithms.
 LEAST_DROP = 0.2
-#: Shells of this size are not doubted as a whole: at the noise floor all shells look alike.
-LARGE_SHELL = 4
+#: This many volumes of similar b-values (by the factor) are not doubted as a whole because others
+#: are as dark: at the noise floor all b-values look alike.
+MANY, SIMILAR = 4, 1.25
 #: More than this share of contradictions means that the table belongs to other volumes.
 WRONG_TABLE = 0.15
 
 
 def check_labels(
     means: NDArray[np.float64],
-    bvals: NDArray[np.float64],
+    acquisition: Acquisition,
     usable: NDArray[np.bool_],
     settings: ModelSettings,
 ) -> list[Issue]:
@@ -32,14 +32,15 @@ def check_labels(
 
     Signals fall with b. Two volumes contradict each other if the one with the clearly higher
     b-value is not darker; the volumes with most contradictions are taken out until none is left.
-    Volumes that differ from the rest of their shell are contradictions too.
+    Volumes that differ from the rest of their shell are contradictions too. Only volumes of the
+    same echo time are compared.
 
     Parameters
     ----------
     means : array of shape (n_volumes,)
         Mean signal over the mask.
-    bvals : array of shape (n_volumes,)
-        b-values, s/mm^2.
+    acquisition : Acquisition
+        Settings of the volumes.
     usable : array of bool, shape (n_volumes,)
         Volumes with a positive mean.
     settings : ModelSettings
@@ -48,22 +49,19 @@ def check_labels(
     Returns
     -------
     list of Issue
-        At most one finding, which names all volumes.
+        At most one finding, which names the volumes.
     """
-    b0 = usable & (bvals <= settings.b0_threshold)
-    weighted = usable & (bvals > settings.b0_threshold)
-    if not b0.any() or weighted.sum() < 3:
-        return []
-    logs = np.log(np.where(usable, means, means[usable].min()))
-    shells = _shells(bvals, settings)
-    spread = _spread(logs, shells, weighted)
-    wrong = _contradicting(logs, bvals, shells, usable, spread, _decay(logs, bvals, weighted))
-    wrong |= _outlying(logs, shells, weighted & ~wrong)
+    bvals = acquisition.bvals.cpu().double().numpy()
+    logs = np.log(np.where(usable, means, 1.0))
+    wrong = np.zeros(len(bvals), dtype=bool)
+    shells = _shells(acquisition, settings)
+    for group in _same_echo_time(acquisition):
+        wrong |= _wrong(logs, bvals, shells, usable & group, settings.b0_threshold)
     if not wrong.any():
         return []
 
-    share = wrong.sum() / usable.sum()
-    fatal = share > WRONG_TABLE or bool(wrong[b0].all())
+    b0 = usable & (bvals <= settings.b0_threshold)
+    fatal = wrong.sum() > WRONG_TABLE * usable.sum() or bool(wrong[b0].all())
     named = "; ".join(
         _describe(volume, logs, bvals, usable & ~wrong, shells)
         for volume in np.flatnonzero(wrong)[:5]
@@ -83,14 +81,37 @@ def check_labels(
     return [Issue("error" if fatal else "warning", "bvals_contradict_signal", text, hint)]
 
 
-def _shells(bvals: NDArray[np.float64], settings: ModelSettings) -> NDArray[np.intp]:
-    acquisition = Acquisition(bvals=torch.from_numpy(bvals))
+def _same_echo_time(acquisition: Acquisition) -> list[NDArray[np.bool_]]:
+    if "echo_times" not in acquisition:
+        return [np.ones(len(acquisition), dtype=bool)]
+    echo_times = acquisition.echo_times.cpu().numpy()
+    return [echo_times == echo_time for echo_time in np.unique(echo_times)]
+
+
+def _wrong(
+    logs: NDArray[np.float64],
+    bvals: NDArray[np.float64],
+    shells: NDArray[np.intp],
+    usable: NDArray[np.bool_],
+    b0_threshold: float,
+) -> NDArray[np.bool_]:
+    weighted = usable & (bvals > b0_threshold)
+    if weighted.sum() < 3 or not (usable & ~weighted).any():
+        return np.zeros(len(logs), dtype=bool)
+    # From the brightest volume, because the b0 labels themselves may be wrong.
+    decay = float(np.median((logs[usable].max() - logs[weighted]) / bvals[weighted]))
+    spread = _spread(logs, shells, weighted)
+    wrong = _contradicting(logs, bvals, usable, spread, decay, shells)
+    return wrong | _outlying(logs, shells, weighted & ~wrong)
+
+
+def _shells(acquisition: Acquisition, settings: ModelSettings) -> NDArray[np.intp]:
     shells = find_shells(
         acquisition,
         b0_threshold=settings.b0_threshold,
         shell_tolerance=settings.shell_tolerance,
     )
-    return shells.index.numpy()
+    return shells.index.cpu().numpy()
 
 
 def _spread(
@@ -100,41 +121,38 @@ def _spread(
     residuals = []
     for shell in np.unique(shells[weighted]):
         members = logs[weighted & (shells == shell)]
-        if len(members) >= LARGE_SHELL:
+        if len(members) >= MANY:
             residuals.append(members - np.median(members))
     if not residuals:
         return LEAST_SPREAD
     return max(LEAST_SPREAD, 3 * 1.4826 * float(np.median(np.abs(np.concatenate(residuals)))))
 
 
-def _decay(
-    logs: NDArray[np.float64], bvals: NDArray[np.float64], weighted: NDArray[np.bool_]
-) -> float:
-    """Estimate the decay of the logarithm per s/mm^2 that most volumes show."""
-    # From the brightest volume, because the b0 labels themselves may be wrong.
-    return float(np.median((logs.max() - logs[weighted]) / bvals[weighted]))
-
-
 def _contradicting(
     logs: NDArray[np.float64],
     bvals: NDArray[np.float64],
-    shells: NDArray[np.intp],
     usable: NDArray[np.bool_],
     spread: float,
     decay: float,
+    shells: NDArray[np.intp],
 ) -> NDArray[np.bool_]:
     """Take out volumes until no pair contradicts."""
     low, high = bvals[:, None], bvals[None, :]
     comparable = (high >= LEAST_RATIO * low) & ((high - low) * decay >= LEAST_DROP + spread)
     comparable &= usable[:, None] & usable[None, :]
     drop = logs[:, None] - logs[None, :]
-    sizes = np.bincount(shells)[shells]
-    large = (sizes[:, None] >= LARGE_SHELL) & (sizes[None, :] >= LARGE_SHELL)
+    many = ((high <= SIMILAR * low) & (low <= SIMILAR * high) & usable).sum(axis=1) >= MANY
+    large = many[:, None] & many[None, :]
     conflict = comparable & np.where(large, drop < -spread, drop < spread)
     conflict |= conflict.T
+    oddity = np.zeros(len(bvals))
+    for shell in np.unique(shells[usable]):
+        members = usable & (shells == shell)
+        oddity[members] = np.abs(logs[members] - np.median(logs[members]))
     wrong = np.zeros(len(bvals), dtype=bool)
     while conflict.any():
-        worst = int(conflict.sum(axis=1).argmax())
+        # Of two volumes with as many contradictions, the one unlike its own shell is to blame.
+        worst = np.lexsort((oddity, conflict.sum(axis=1)))[-1]
         wrong[worst] = True
         conflict[worst] = conflict[:, worst] = False
     return wrong
@@ -146,7 +164,7 @@ def _outlying(
     wrong = np.zeros(len(logs), dtype=bool)
     for shell in np.unique(shells[candidates]):
         members = candidates & (shells == shell)
-        if members.sum() <= LARGE_SHELL:
+        if members.sum() <= MANY:
             continue
         distance = np.abs(logs - np.median(logs[members]))
         scale = 1.4826 * float(np.median(distance[members]))
