@@ -172,7 +172,12 @@ def make_result(
                 "estimator": estimator,
                 "settings": {**PROVENANCE["settings"], "n_components": n_components},
                 "history": [] if voxelwise else [-30.0, -21.0, -20.123456789],
-                "summary": {},
+                "summary": {
+                    "device": "cpu",
+                    "recognition": "newton",
+                    "n_components": n_components,
+                    "n_active": n_components,
+                },
                 "seconds": float(seed),
                 "device": "cpu",
             },

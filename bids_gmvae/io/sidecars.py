@@ -30,7 +30,7 @@ DIMENSIONLESS = "1"
 #: The estimator that fits each voxel on its own: nothing is learnt, nothing is random.
 VOXELWISE = "lsq"
 
-#: Settings of the data and of the learning, by their names in the sidecar.
+#: Settings about the data, which are those of this call, by their names in the sidecar.
 _DATA_SETTINGS: Mapping[str, str] = {
     "noise_model": "NoiseModel",
     "b0_threshold": "B0Threshold",
@@ -38,10 +38,15 @@ _DATA_SETTINGS: Mapping[str, str] = {
     "min_b": "MinimumB",
     "max_b": "MaximumB",
 }
-_LEARNING_SETTINGS: Mapping[str, str] = {
+
+#: What the fit says of its training, which may be an earlier one (``--reuse-fit``).
+_LEARNING_SUMMARY: Mapping[str, str] = {
     "recognition": "Recognition",
+    "objective": "Objective",
     "n_components": "Components",
-    "random_seed": "Seed",
+    "n_active": "ActiveComponents",
+    "n_epochs": "Epochs",
+    "n_training_voxels": "TrainingVoxels",
 }
 
 
@@ -120,21 +125,25 @@ def model_description(
     signal_model = result.posterior.signal_model
     fit = result.info.get("fit", {})
     used = estimator or fit.get("estimator", "")
-    settings = {**provenance.get("settings", {}), **fit.get("settings", {})}
-    learnt = used != VOXELWISE
-    wanted = {**_DATA_SETTINGS, **(_LEARNING_SETTINGS if learnt else {})}
-    history = fit.get("history", ())
-    parameters = {
+    own, trained = provenance.get("settings", {}), fit.get("settings", {})
+    data_settings = {**trained, **own}
+    parameters: Sidecar = {
         "InferenceMethod": ESTIMATORS[used].description if used in ESTIMATORS else used,
         "Estimator": used,
-        **{name: settings.get(key) for key, name in wanted.items()},
+        **{name: data_settings.get(key) for key, name in _DATA_SETTINGS.items()},
         "Shells": [rounded(shell["b_value"]) for shell in result.info.get("shells", ())],
         "SigmaMedian": rounded(np.nanmedian(result.sigma)) if len(result.sigma) else None,
-        "ELBO": rounded(history[-1]) if learnt and len(history) else None,
-        "Samples": settings.get("posterior_samples") or None,
         "Device": provenance.get("device", fit.get("device")),
         "SoftwareVersion": provenance.get("version"),
     }
+    if used != VOXELWISE:
+        summary, history = fit.get("summary", {}), fit.get("history", ())
+        parameters |= {name: summary.get(key) for key, name in _LEARNING_SUMMARY.items()}
+        parameters |= {
+            "Seed": trained.get("random_seed", own.get("random_seed")),
+            "ELBO": rounded(history[-1]) if len(history) else None,
+            "Samples": own.get("posterior_samples") or None,
+        }
     return {
         "Description": signal_model.description,
         "URL": signal_model.reference,

@@ -93,3 +93,13 @@ def test_the_maps_of_the_voxelwise_fit_describe_that_fit():
     assert "ELBO" not in by_desc["lsq_dwimap.nii.gz"]
     assert by_desc["mean_dwimap.nii.gz"]["Estimator"] == "gmvae"
     assert by_desc["mean_dwimap.nii.gz"]["ELBO"] == -20.1235
+    assert by_desc["mean_dwimap.nii.gz"]["Components"] == 3
+
+
+def test_a_reused_fit_keeps_its_seed_but_the_data_settings_are_of_this_call():
+    result = make_result()
+    result.info["fit"]["settings"] |= {"random_seed": 42, "min_b": 0.0, "b0_threshold": 50.0}
+    own = {**PROVENANCE["settings"], "random_seed": 7, "min_b": 200.0, "b0_threshold": 100.0}
+    model = sidecars.model_description(result, {**PROVENANCE, "settings": own})
+    found = model["Parameters"]
+    assert (found["Seed"], found["MinimumB"], found["B0Threshold"]) == (42, 200.0, 100.0)
