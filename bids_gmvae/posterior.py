@@ -130,10 +130,11 @@ class ParameterPosterior:
             yield _map(parameter, "mean", mean)
             yield _map(parameter, "std", std)
 
-
     def tensors(self) -> dict[str, Tensor]:
         """Give everything as named tensors, ready to be saved."""
-        present = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
+        present = {
+            name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None
+        }
         for parameter, (mean, std) in self.derived.items():
             present[f"derived.{parameter.name}.mean"] = mean
             present[f"derived.{parameter.name}.std"] = std

@@ -205,10 +205,7 @@ class GaussianMixturePrior:
         outer = means[:, :, None] * means[:, None, :]
         cross = statistics.first[:-1, :, None] * means[:, None, :]
         scatter = (
-            statistics.second[:-1]
-            - cross
-            - cross.transpose(1, 2)
-            + counts[:, None, None] * outer
+            statistics.second[:-1] - cross - cross.transpose(1, 2) + counts[:, None, None] * outer
         )
         identity = torch.eye(n_latent).to(means)
         weak = COVARIANCE_WEIGHT * COVARIANCE_SCALE**2 * identity

@@ -63,7 +63,9 @@ def blank_failed(posterior: ParameterPosterior) -> ParameterPosterior:
         name: tensor
         if name == "status"
         else torch.where(
-            failed.reshape(-1, *[1] * (tensor.dim() - 1)), torch.full_like(tensor, torch.nan), tensor
+            failed.reshape(-1, *[1] * (tensor.dim() - 1)),
+            torch.full_like(tensor, torch.nan),
+            tensor,
         )
         for name, tensor in posterior.tensors().items()
     }

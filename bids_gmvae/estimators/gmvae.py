@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from bids_gmvae.estimators.base import Estimator, Fit, Measurements
 from bids_gmvae.estimators.chunks import in_chunks
 from bids_gmvae.estimators.moments import derived_moments, moments, quantiles
 from bids_gmvae.estimators.problem import Problem
-from bids_gmvae.estimators.recognition.newton import Newton, Recognised
+from bids_gmvae.estimators.recognition import Recognised, Recognition, get_recognition
 from bids_gmvae.estimators.residuals import (
     at_bound,
     standardised_residuals,
@@ -41,26 +42,25 @@ N_RESTARTS = 2
 UNIDENTIFIED = 0.9
 #: Components lighter than this are called inactive.
 ACTIVE_WEIGHT = 0.005
+PRIOR_TENSORS = ("weights", "means", "covariances", "lower", "upper")
 
 
+@dataclass(frozen=True, eq=False)
 class GMVAEFit(Fit):
-    """A learnt mixture prior, and how to combine it with a voxel's data."""
+    """A learnt mixture prior, and how to combine it with a voxel's data.
+
+    Attributes
+    ----------
+    prior : GaussianMixturePrior
+        Learnt from all voxels, on the CPU in double precision.
+    recognition : Recognition
+        How data become potentials; holds the weights, if any.
+    """
 
     estimator = "gmvae"
 
-    def __init__(
-        self,
-        signal_model: SignalModel,
-        settings: ModelSettings,
-        prior: GaussianMixturePrior,
-        *,
-        history: tuple[float, ...] = (),
-        summary: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(signal_model, settings, history, summary or {})
-        object.__setattr__(self, "prior", prior)
-
-    prior: GaussianMixturePrior
+    prior: GaussianMixturePrior = field(kw_only=True)
+    recognition: Recognition = field(kw_only=True)
 
     def posterior(self, run: Measurements) -> ParameterPosterior:
         """Combine the prior with every voxel's data."""
@@ -70,10 +70,9 @@ class GMVAEFit(Fit):
         model = self.signal_model
         prior = _to(self.prior, run.signals)
         problem = Problem.of(run, model, self.settings)
-        recognition = Newton()
-        recognised = recognition.first(problem)
+        recognised = self.recognition.first(problem)
         mixture = prior.posterior(recognised.potential)
-        recognised = recognition.refine(problem, recognised, mixture, prior)
+        recognised = self.recognition.refine(problem, recognised, mixture, prior)
         mixture = prior.posterior(recognised.potential)
         mean, std = moments(mixture, model)
         influence = prior_influence(mixture, recognised.potential)
@@ -86,9 +85,7 @@ class GMVAEFit(Fit):
             signal_model=model,
             mean=mean,
             std=std,
-            status=status_of(
-                usable, recognised.converged, at_bound(model, mean), unidentified
-            ),
+            status=status_of(usable, recognised.converged, at_bound(model, mean), unidentified),
             s0=torch.exp(recognised.state.log_s0),
             residual=overall,
             shell_residual=by_shell,
@@ -101,11 +98,9 @@ class GMVAEFit(Fit):
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Give the prior's tensors."""
-        return {
-            name: getattr(self.prior, name)
-            for name in ("weights", "means", "covariances", "lower", "upper")
-        }
+        """Give the tensors of prior and recognition."""
+        prior = {name: getattr(self.prior, name) for name in PRIOR_TENSORS}
+        return {**prior, **self.recognition.state()}
 
     @classmethod
     def from_state(
@@ -117,15 +112,17 @@ class GMVAEFit(Fit):
         history: tuple[float, ...],
         summary: Mapping[str, Any],
     ) -> GMVAEFit:
-        """Rebuild from the prior's tensors."""
-        prior = GaussianMixturePrior(**state)
+        """Rebuild from the tensors of prior and recognition."""
+        prior = GaussianMixturePrior(**{name: state[name] for name in PRIOR_TENSORS})
         if prior.means.shape[1] != len(signal_model.parameters):
             raise InputError(
                 f"The fit has {prior.means.shape[1]} latents, {signal_model.name} has "
                 f"{len(signal_model.parameters)} parameters.",
                 "Fit again without --reuse-fit.",
             )
-        return cls(signal_model, settings, prior, history=history, summary=summary)
+        recognition = get_recognition(settings.recognition)
+        recognition.load(state)
+        return cls(signal_model, settings, history, summary, prior=prior, recognition=recognition)
 
 
 class GMVAE(Estimator):
@@ -141,7 +138,8 @@ class GMVAE(Estimator):
             Problem.of(run, self.signal_model, self.settings)
             for run in self._training_voxels(runs, generator)
         ]
-        recognition = Newton()
+        recognition = get_recognition(self.settings.recognition)
+        recognition.train(problems, generator)
         recognised = [recognition.first(problem) for problem in problems]
         potential = _join([item.potential for item in recognised])
         history: list[float] = []
@@ -160,9 +158,10 @@ class GMVAE(Estimator):
         return GMVAEFit(
             self.signal_model,
             self.settings,
-            _to(prior, torch.zeros((), dtype=torch.float64)),
-            history=tuple(history),
-            summary=self._summary(prior, len(potential)),
+            tuple(history),
+            self._summary(prior, len(potential)),
+            prior=_to(prior, torch.zeros((), dtype=torch.float64)),
+            recognition=recognition,
         )
 
     def _training_voxels(
@@ -248,7 +247,10 @@ def prior_influence(mixture: MixturePosterior, potential: Potential) -> Tensor:
 
 
 def _freedom(
-    problem: Problem, recognised: Recognised, mixture: MixturePosterior, prior: GaussianMixturePrior
+    problem: Problem,
+    recognised: Recognised,
+    mixture: MixturePosterior,
+    prior: GaussianMixturePrior,
 ) -> Tensor:
     """Give the share of each residual's variance that the fit left over, on average.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,5 +102,8 @@ def derived_moments(
 
 
 def _hermite(like: Tensor) -> tuple[Tensor, Tensor]:
-    nodes, weights = np.polynomial.hermite_e.hermegauss(N_NODES)
-    return torch.from_numpy(nodes).to(like), torch.from_numpy(weights / weights.sum()).to(like)
+    """Give the Gauss-Hermite rule for the standard normal, by Golub and Welsch."""
+    off_diagonal = torch.arange(1, N_NODES, dtype=torch.float64).sqrt()
+    jacobi = torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1)
+    nodes, vectors = torch.linalg.eigh(jacobi)
+    return nodes.to(like), (vectors[0] ** 2).to(like)

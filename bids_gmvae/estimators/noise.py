@@ -84,9 +84,7 @@ def estimate_variance(
     return variance
 
 
-def _design(
-    n: int, acquisition: Acquisition, members: Tensor, is_b0: bool
-) -> Tensor | None:
+def _design(n: int, acquisition: Acquisition, members: Tensor, is_b0: bool) -> Tensor | None:
     """Give the design of a shell's smooth fit, or None if it leaves no freedom."""
     constant = torch.ones(n, 1, dtype=torch.float64)
     if is_b0 or "bvecs" not in acquisition:
@@ -132,9 +130,9 @@ def _tensor_residual_variance(signals: Tensor, design: Tensor) -> Tensor:
     for _ in range(3):
         weight = predicted**2
         normal = torch.einsum("vm,mp,mq->vpq", weight, design, design)
-        normal = normal + 1e-9 * normal.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * torch.eye(
-            design.shape[1]
-        ).to(signals)
+        normal = normal + 1e-9 * normal.diagonal(dim1=1, dim2=2).mean(1)[
+            :, None, None
+        ] * torch.eye(design.shape[1]).to(signals)
         right = (weight * log_signal) @ design
         predicted = torch.exp((torch.linalg.solve(normal, right) @ design.T).clamp(max=50))
     freedom = signals.shape[1] - design.shape[1]

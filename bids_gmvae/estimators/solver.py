@@ -130,6 +130,14 @@ def solve(
     return Solution(state, problem.linearise(state), converged)
 
 
+def gauss_newton_step(problem: Problem, state: State, penalty: NormalPenalty) -> State:
+    """Take one step towards the posterior mode; differentiable, for use as a layer."""
+    damping = torch.full_like(problem.sigma, DAMPING_START)
+    step, _ = _propose(problem, problem.linearise(state), state, penalty, damping)
+    moved = problem.move(state, step)
+    return State(moved.log_s0, moved.z.clamp(-MAX_LATENT, MAX_LATENT), moved.orientation)
+
+
 def _propose(
     problem: Problem,
     linear: Linearisation,

@@ -1,0 +1,91 @@
+"""What every recognition gives, and the refinement they share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bids_gmvae.estimators.problem import Problem, State
+from bids_gmvae.estimators.solver import NormalPenalty, Solution, profile, solve
+from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential
+
+#: Gains below this (nats) do not move the posterior visibly.
+TOLERANCE = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Recognised:
+    """What recognition says about some voxels.
+
+    Attributes
+    ----------
+    potential : Potential
+        The likelihood around the mode.
+    state : State
+        The mode, with its S0 and orientation.
+    converged : Tensor of bool of shape (n_voxels,)
+    """
+
+    potential: Potential
+    state: State
+    converged: Tensor
+
+
+class Recognition(ABC):
+    """A way to get from a voxel's data to a Gaussian potential on its latents."""
+
+    name: ClassVar[str]
+    #: Most steps of a refinement under the learnt prior.
+    n_refine_steps: ClassVar[int]
+
+    @abstractmethod
+    def train(self, problems: Sequence[Problem], generator: torch.Generator) -> None:
+        """Learn whatever there is to learn, once, before the prior."""
+
+    @abstractmethod
+    def first(self, problem: Problem) -> Recognised:
+        """Find the mode under the broad population."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Give everything learnt as named tensors."""
+
+    @abstractmethod
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+
+    def refine(
+        self,
+        problem: Problem,
+        recognised: Recognised,
+        posterior: MixturePosterior,
+        prior: GaussianMixturePrior,
+    ) -> Recognised:
+        """Move each voxel to the mode under the component that explains it best."""
+        best = posterior.responsibilities.argmax(dim=1)
+        penalty = NormalPenalty(prior.means[best], prior.precisions[best])
+        # The component's own posterior mean is a better start than the old mode.
+        rows = torch.arange(len(best), device=best.device)
+        start = State(
+            recognised.state.log_s0, posterior.means[rows, best], recognised.state.orientation
+        )
+        solution = solve(
+            problem, start, penalty=penalty, tolerance=TOLERANCE, n_steps=self.n_refine_steps
+        )
+        return recognise(problem, solution)
+
+
+def recognise(problem: Problem, solution: Solution) -> Recognised:
+    """Turn the linearisation at a mode into a potential."""
+    gradient, precision = profile(solution.linearisation, problem)
+    z = solution.state.z
+    curved = torch.einsum("vpq,vq->vp", precision, z)
+    # Around z the log-likelihood of y is constant + shift . y - y . precision . y / 2.
+    constant = solution.linearisation.log_likelihood - ((gradient + curved / 2) * z).sum(dim=1)
+    potential = Potential(precision, curved + gradient, constant)
+    return Recognised(potential, solution.state, solution.converged)
