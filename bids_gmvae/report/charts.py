@@ -24,6 +24,13 @@ ENOUGH = 6
 #: Components below this weight are drawn faintly.
 ACTIVE = 0.01
 
+#: Fewer values than this have no box and no outliers.
+FEWEST = 4
+
+#: Longer names of regions are cut.
+REGION_LETTERS = 30
+
+#: Of the places of dots across their row, so that equal tables give equal figures.
 RNG_SEED = 0
 
 
@@ -261,10 +268,8 @@ def shell_residuals(labels: Sequence[str], residuals: NDArray) -> Figure:
     return figure
 
 
-def cohort_strip(
-    regions: Mapping[str, Sequence[tuple[str, float]]], *, label: str, n_named: int = 3
-) -> Figure:
-    """Draw the values of all participants by region, and name the furthest ones.
+def cohort_strip(regions: Mapping[str, Sequence[tuple[str, float]]], *, label: str) -> Figure:
+    """Draw the values of all participants, one row per region, and name the furthest ones.
 
     Parameters
     ----------
@@ -272,41 +277,43 @@ def cohort_strip(
         Values in the unit that is shown, by region.
     label : str
         Name and unit of the values.
-    n_named : int
-        Name at most so many outliers per region.
     """
-    width = min(style.WIDTH, max(4.2, 1.2 + 1.05 * len(regions)))
-    figure = style.new_figure(width, 3.1)
-    axes = style.add_axes(figure, 0.8, 0.55, width - 1.0, 2.35)
+    height = 0.36 * len(regions)
+    left = 0.3 + 0.075 * min(REGION_LETTERS, max(map(len, regions), default=1))
+    figure = style.new_figure(7.0, height + 0.65)
+    axes = style.add_axes(figure, left, 0.55, 6.8 - left, height)
     rng = np.random.default_rng(RNG_SEED)
     line = {"color": style.MUTED, "linewidth": 0.9}
     for place, entries in enumerate(regions.values()):
         values = np.array([value for _, value in entries])
-        offsets = rng.uniform(-0.13, 0.13, len(values))
-        if len(values) >= 4:
+        places = place + rng.uniform(-0.14, 0.14, len(values))
+        if len(values) >= FEWEST:
             axes.boxplot(
-                values, positions=[place], widths=0.5, showfliers=False, patch_artist=True,
-                boxprops={"facecolor": "#eef2f5", "edgecolor": style.FAINT},
+                values, positions=[place], widths=0.56, showfliers=False, patch_artist=True,
+                orientation="horizontal", manage_ticks=False,
+                boxprops={"facecolor": "#eef2f5", "edgecolor": "#b8c4cd"},
                 medianprops={"color": style.INK, "linewidth": 1.5},
-                whiskerprops=line, capprops=line, manage_ticks=False,
+                whiskerprops=line, capprops=line,
             )  # fmt: skip
         far = outlying(values)
         axes.scatter(
-            place + offsets, values, s=18, zorder=3, linewidths=0.5, edgecolors="white",
+            values, places, s=18, zorder=3, linewidths=0.5, edgecolors="white",
             c=[style.ALERT if is_far else style.ACCENT for is_far in far],
         )  # fmt: skip
-        distance = np.abs(values - np.median(values)) * far
-        for index in np.argsort(-distance, kind="stable")[: min(n_named, int(far.sum()))]:
-            axes.annotate(
-                entries[index][0], (place + offsets[index], values[index]), xytext=(6, 0),
-                textcoords="offset points", va="center", fontsize=7.5, color=style.ALERT,
-            )  # fmt: skip
-    axes.set_xticks(range(len(regions)), [_short(name) for name in regions])
-    axes.set_xlim(-0.6, len(regions) - 0.4)
-    axes.set_ylabel(label)
-    axes.grid(axis="y")
-    axes.tick_params(axis="x", length=0)
-    axes.margins(y=0.12)
+        # Only the furthest on each side is named, outwards, so that no name covers a dot.
+        for index, side in ((int(values.argmin()), -1), (int(values.argmax()), 1)):
+            if far[index]:
+                axes.annotate(
+                    entries[index][0], (values[index], places[index]), xytext=(5 * side, 0),
+                    textcoords="offset points", va="center", ha="left" if side > 0 else "right",
+                    fontsize=7.5, color=style.ALERT,
+                )  # fmt: skip
+    axes.set_yticks(range(len(regions)), [_short(name, REGION_LETTERS) for name in regions])
+    axes.set_ylim(len(regions) - 0.5, -0.5)
+    axes.set_xlabel(label)
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.14)
     return figure
 
 
@@ -318,7 +325,7 @@ def outlying(values: NDArray) -> NDArray[np.bool_]:
     >>> outlying(np.array([1.0, 1.1, 0.9, 1.0, 5.0])).tolist()
     [False, False, False, False, True]
     """
-    if len(values) < 4:
+    if len(values) < FEWEST:
         return np.zeros(len(values), dtype=bool)
     first, third = np.percentile(values, (25, 75))
     reach = 1.5 * (third - first)
@@ -329,5 +336,5 @@ def _wrap(label: str, inches: float) -> str:
     return "\n".join(textwrap.wrap(label, int(12 * inches)))
 
 
-def _short(name: str, length: int = 14) -> str:
+def _short(name: str, length: int) -> str:
     return name if len(name) <= length else f"{name[: length - 1]}…"

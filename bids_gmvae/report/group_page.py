@@ -26,8 +26,8 @@ MEASURES = (
 )
 
 #: Regions in one figure, and figures of one parameter and segmentation.
-REGIONS = 9
-FIGURES = 3
+REGIONS = 20
+FIGURES = 2
 
 Row = Mapping[str, str]
 
@@ -73,14 +73,14 @@ def build_group_report(out_dir: Path) -> Path:
 
 def _quality_row(row: Row, out_dir: Path) -> dict[str, Any]:
     apart = [name.strip() for name in _text(row, "outlier_measures").split(";") if name.strip()]
-    shown = {name for name, _, _ in MEASURES}
+    words = {name: heading for name, heading, _ in MEASURES}
     return {
         "label": _label(row),
         "run": _text(row, "run"),
         "model": _text(row, "model"),
         "page": _page_of(row, out_dir),
         "apart": apart,
-        "elsewhere": [name for name in apart if name not in shown],
+        "words": ", ".join(words.get(name, name.replace("_", " ")) for name in apart),
         "cells": [
             {"value": _value(row, name), "share": share, "apart": name in apart}
             for name, _, share in MEASURES

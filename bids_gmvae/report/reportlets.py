@@ -50,7 +50,15 @@ def write_reportlets(result: RunResult, out_dir: Path) -> list[Path]:
             path = folder / f"{stem}_desc-{panel.name}_dwi.{panel.kind}"
             written.append(write_bytes(path, style.render(panel.figure, panel.kind)))
             shown.append({"file": path.name, **panel.to_dict()})
-    content = {
+    content = {**describe(result), "panels": shown}
+    written.append(write_json(folder / f"{stem}{REPORT_SUFFIX}", content))
+    return written
+
+
+def describe(result: RunResult) -> dict[str, Any]:
+    """Give all words and numbers of the report about a run, as plain values."""
+    model = result.posterior.signal_model
+    return {
         **_identity(result.run),
         "mapped": True,
         "model": {
@@ -71,10 +79,7 @@ def write_reportlets(result: RunResult, out_dir: Path) -> list[Path]:
         "status": facts.status_rows(result),
         "settings": facts.settings_of(result),
         "software": facts.software(),
-        "panels": shown,
     }
-    written.append(write_json(folder / f"{stem}{REPORT_SUFFIX}", content))
-    return written
 
 
 def write_unmapped(run: Run, issues: Iterable[Mapping[str, str]], out_dir: Path) -> Path:
