@@ -170,9 +170,10 @@ class Target:
         """
         valid = self.mask & np.isfinite(data)
         filled = np.where(valid, data, 0).astype(np.float64)
-        total = map_coordinates(filled, self.coordinates, order=1, mode="constant")
+        # Half a voxel beyond the centres of the outermost voxels still belongs to the image.
+        total = map_coordinates(filled, self.coordinates, order=1, mode="nearest")
         weight = map_coordinates(
-            valid.astype(np.float64), self.coordinates, order=1, mode="constant"
+            valid.astype(np.float64), self.coordinates, order=1, mode="nearest"
         )
         # The nearest of eight neighbours has a weight of at least 1/8.
         held = valid[tuple(_nearest(self.coordinates))]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bids_gmvae.exceptions import InputError
+from bids_gmvae.io import spaces
 from bids_gmvae.io.dataset import initialise, validate, write_manifest
 from bids_gmvae.io.derivatives import write_result
 from bids_gmvae.io.run import Run
@@ -184,6 +185,14 @@ def test_failed_voxels_do_not_bleed_and_codes_are_not_mixed(tmp_path, home):
     np.testing.assert_array_equal(np.isnan(found), failed)
     fitted = status == Status.FITTED
     np.testing.assert_allclose(found[fitted], 1e-3, rtol=1e-6)
+
+
+def test_a_mask_that_touches_the_border_of_the_image_has_values_up_to_there():
+    # Slabs of few slices are such.
+    coordinates = np.array([[-0.4, 0.0, 1.0, 2.4], [0.0, -0.4, 1.4, 1.0], [0.0, 1.0, 1.2, 1.0]])
+    mask = np.ones((3, 2, 3), dtype=bool)
+    target = spaces.Target(np.ones((1, 1, 4), dtype=bool), coordinates, mask)
+    np.testing.assert_allclose(target.linear(np.full(mask.shape, 7.0)), 7.0)
 
 
 def test_names_sidecars_and_the_whole_dataset_are_valid(tmp_path, home):
