@@ -159,9 +159,7 @@ def run_graph(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Failure]
         "stop_on_first_crash": str(settings.execution.stop_on_first_crash).lower(),
     }
     if settings.execution.write_graph:
-        workflow.write_graph(
-            str(log_dir / "graph.dot"), graph2use="hierarchical", format="svg", simple_form=True
-        )
+        draw_graph(workflow, log_dir)
     failed: list[pe.Node] = []
 
     def follow(node: pe.Node, status: str) -> None:
@@ -180,6 +178,16 @@ def run_graph(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Failure]
                 raise
             LOGGER.debug("Nipype stopped with failed nodes", exc_info=True)
     return [_failure(node, log_dir) for node in failed]
+
+
+def draw_graph(workflow: pe.Workflow, folder: Path) -> None:
+    """Write ``graph.dot`` and, where graphviz is installed, ``graph.svg``."""
+    try:
+        workflow.write_graph(
+            str(folder / "graph.dot"), graph2use="hierarchical", format="svg", simple_form=True
+        )
+    except OSError as error:
+        LOGGER.warning("The graph is written as graph.dot, but not drawn: %s", error)
 
 
 @contextmanager

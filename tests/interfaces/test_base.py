@@ -2,7 +2,7 @@ import errno
 import os
 
 import pytest
-from nipype.interfaces.base import TraitedSpec
+from nipype.interfaces.base import Bunch, TraitedSpec
 from nipype.pipeline import engine as pe
 
 from bids_gmvae.exceptions import DeviceError, ExitCode, InputError, StorageError
@@ -25,6 +25,11 @@ def run_failing(error, folder):
     return pe.Node(Failing(), name="node", base_dir=str(folder)).run()
 
 
+def run_here(error, folder):
+    Failing.error = error
+    Failing()._run_interface(Bunch(cwd=str(folder)))
+
+
 def test_an_error_leaves_message_hint_and_exit_code(tmp_path):
     with pytest.raises(Exception, match="No gradients"):
         run_failing(InputError("No gradients.", "Add a bvec file."), tmp_path)
@@ -38,8 +43,7 @@ def test_an_error_leaves_message_hint_and_exit_code(tmp_path):
 def test_a_full_disk_is_told_as_such(tmp_path):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/out/map.nii.gz")
     with pytest.raises(StorageError, match=r"/out/map\.nii\.gz"):
-        Failing.error = full
-        Failing()._run_interface(type("Runtime", (), {"cwd": str(tmp_path)})())
+        run_here(full, tmp_path)
     assert read_failure(tmp_path)["exit_code"] == int(ExitCode.NO_SPACE)
 
 
@@ -47,9 +51,8 @@ def test_a_full_device_is_told_as_such(tmp_path):
     class OutOfMemoryError(RuntimeError):
         """Named like torch's."""
 
-    Failing.error = OutOfMemoryError("CUDA out of memory")
     with pytest.raises(DeviceError, match="ran out of memory"):
-        Failing()._run_interface(type("Runtime", (), {"cwd": str(tmp_path)})())
+        run_here(OutOfMemoryError("CUDA out of memory"), tmp_path)
 
 
 def test_a_defect_leaves_no_plain_words(tmp_path):

@@ -1,0 +1,140 @@
+"""What would be done, found out from trees of tiny files."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bids_gmvae.cli.plan import describe, make_plan, require_runs, to_json
+from bids_gmvae.config import ComputeSettings, ModelSettings, RunSettings, SelectionSettings
+from bids_gmvae.exceptions import DeviceError, InputError, NothingEligibleError
+from bids_gmvae.workflows.plan import LeftOut, Plan
+from tests.bids_tree import RAW, text_of, write_tree
+from tests.tiny import BVALS, tiny_dataset, tiny_run
+
+
+def settings_for(root, **model):
+    settings = RunSettings(root, root.parent / "out", "participant")
+    return replace(
+        settings,
+        model=ModelSettings(estimator="lsq", **model),
+        compute=ComputeSettings(device="cpu"),
+    )
+
+
+def groups_of(plan):
+    return [[p.run.stem for p in plan.runs if p.group == g] for g in {p.group for p in plan.runs}]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Two runs that agree, one of another session, and one with other b-values."""
+    root = tmp_path_factory.mktemp("study")
+    files = tiny_run("sub-01/ses-a/dwi/sub-01_ses-a_run-3", 9, BVALS * 1.5)
+    return tiny_dataset(
+        root,
+        "sub-01/ses-a/dwi/sub-01_ses-a_run-1",
+        "sub-01/ses-a/dwi/sub-01_ses-a_run-2",
+        "sub-01/ses-b/dwi/sub-01_ses-b",
+        **files,
+    )
+
+
+def test_runs_of_a_session_are_fitted_together_if_their_shells_agree(study):
+    plan = make_plan(settings_for(study))
+    assert sorted(groups_of(plan)) == [
+        ["sub-01_ses-a_run-1", "sub-01_ses-a_run-2"],
+        ["sub-01_ses-a_run-3"],
+        ["sub-01_ses-b"],
+    ]
+
+
+@pytest.mark.parametrize(("how", "n_groups"), [("separate", 4), ("joint", 1)])
+def test_runs_are_fitted_together_as_asked_for(study, how, n_groups):
+    plan = make_plan(settings_for(study, runs=how))
+    assert len(groups_of(plan)) == n_groups
+
+
+def test_each_model_that_is_asked_for_is_planned(study):
+    plan = make_plan(settings_for(study, signal_model=("msdki", "ball_stick")))
+    assert [planned.signal_model for planned in plan.runs[:2]] == ["msdki", "ball_stick"]
+    assert len(plan.runs) == 8
+
+
+def test_a_plan_is_plain_and_keeps_persons_out(study):
+    plan = make_plan(settings_for(study))
+    assert plan.runs[0].run.metadata == {"EchoTime": 0.08}
+    assert json.loads(json.dumps(plan.runs[0].run.to_dict()))["entities"]["session"] == "a"
+
+
+def test_the_mask_beside_the_data_is_chosen(study):
+    plan = make_plan(settings_for(study))
+    assert plan.runs[0].mask.endswith("sub-01_ses-a_run-1_desc-brain_mask.nii.gz")
+    assert plan.runs[2].mask == "median_otsu"
+
+
+def test_the_json_plan_has_its_keys(study):
+    content = json.loads(to_json(make_plan(settings_for(study))))
+    assert content["participants"] == ["01"]
+    run = content["runs"][0]
+    assert set(run) == {
+        "participant", "session", "name", "image", "dataset", "n_volumes", "shells", "gradients",
+        "mask", "signal_model", "reason", "estimator", "group", "issues", "outputs",
+    }  # fmt: skip
+    assert run["n_volumes"] == len(BVALS)
+    assert [shell["n_volumes"] for shell in run["shells"]] == [4, 8, 8]
+    assert (
+        "sub-01/ses-a/dwi/sub-01_ses-a_run-1_model-msdki_param-msd_desc-mean_dwimap.nii.gz"
+        in run["outputs"]
+    )
+
+
+def test_the_readable_plan_names_shells_mask_model_and_why(study):
+    text = describe(make_plan(settings_for(study)))
+    assert "4 x b0, 8 x 1000, 8 x 2000 s/mm^2" in text
+    assert "msdki (chosen for two or more shells)" in text
+    assert "fitted with: sub-01_ses-a_run-2" in text
+    assert "4 runs of 1 participants would be mapped." in text
+
+
+def test_a_broken_run_is_left_out_with_the_reason(tmp_path):
+    root = tiny_dataset(
+        tmp_path / "bids",
+        "sub-01/dwi/sub-01",
+        **tiny_run("sub-02/dwi/sub-02", 1) | {"sub-02/dwi/sub-02_dwi.bval": text_of(BVALS[:-1])},
+    )
+    plan = make_plan(settings_for(root))
+    assert [planned.run.subject for planned in plan.runs] == ["01"]
+    (broken,) = [item for item in plan.left_out if item.invalid]
+    assert broken.run is not None
+    assert "19" in broken.reason
+    assert "Cannot be mapped:" in describe(plan)
+    require_runs(plan)
+
+
+def test_a_model_that_the_data_do_not_support_is_left_out_with_the_reason(tmp_path):
+    one_shell = np.where(BVALS > 0, 1000, 0)
+    files = tiny_run("sub-01/dwi/sub-01", 0, one_shell)
+    root = write_tree(tmp_path / "bids", {"dataset_description.json": RAW} | files)
+    plan = make_plan(settings_for(root, signal_model=("msdki",)))
+    with pytest.raises(InputError, match="at least two shells"):
+        require_runs(plan)
+
+
+def test_an_unknown_participant_is_named(study):
+    settings = replace(settings_for(study), selection=SelectionSettings(participant_label=("99",)))
+    with pytest.raises(InputError, match="99"):
+        make_plan(settings)
+
+
+def test_nothing_eligible_lists_the_reasons():
+    plan = Plan("cpu", left_out=(LeftOut("/data/sub-01", "no diffusion series"),))
+    with pytest.raises(NothingEligibleError, match="no diffusion series"):
+        require_runs(plan)
+
+
+def test_a_missing_device_is_told_before_any_work(study):
+    settings = replace(settings_for(study), compute=ComputeSettings(device="cuda:99"))
+    with pytest.raises(DeviceError, match="--gpus all"):
+        make_plan(settings)
