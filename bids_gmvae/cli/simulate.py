@@ -19,8 +19,8 @@ from bids_gmvae.exceptions import ExitCode, GMVAEError
 from bids_gmvae.simulation.catalogue import GENERATIONS, SCHEMES
 from bids_gmvae.simulation.settings import IMAGE_TYPES, LAYOUTS, Simulation
 
-#: Signal models, and the population of the paper's benchmark.
-POPULATIONS = (*options.SIGNAL_MODELS, "msdki_paper")
+#: Signal models with a population of tissues, and that of the paper's benchmark; without torch.
+POPULATIONS = ("msdki", "msdki_paper", "ball_stick", "ball_stick_tied", "t2_adc", "ivim")
 
 DESCRIPTION = """\
 Write a simulated diffusion MRI dataset in BIDS: heads made from the MNI152 tissue maps, measured
