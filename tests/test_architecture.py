@@ -117,7 +117,7 @@ def test_every_module_that_defines_one_is_registered(folder, registry):
             for item in vars(module).values()
             if isinstance(item, type)
             and issubclass(item, base)
-            and not getattr(item, "__abstractmethods__", None)
+            and "name" in vars(item)  # what only shares code among others has none
             and item.__module__ == module.__name__
         }
         assert found <= registered, f"{path.name} is not registered in {registry}"
