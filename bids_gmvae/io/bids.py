@@ -43,6 +43,8 @@ def open_layout(
         re.compile(rf"^/(?!sub-(?:{labels})(?:/|$))"),
         re.compile(rf"^/sub-[^/]+/(?!(?:ses-[^/]+|{folders})(?:/|$))"),
         re.compile(rf"^/sub-[^/]+/ses-[^/]+/(?!(?:{folders})(?:/|$))"),
+        # Sidecars are found by inheritance, without an index; anatomy gives transforms alone.
+        re.compile(r"\.(?:json|bval|bvec|txt|mat)$|/anat/[^/]+(?<!\.h5)$"),
     ]
     if database_dir and dataset.name not in ("raw", "preprocessed"):
         database_dir = database_dir / dataset.name

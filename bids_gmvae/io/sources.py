@@ -66,7 +66,7 @@ def made_by_qsiprep(description: Mapping[str, Any]) -> bool:
     description : mapping
         Content of dataset_description.json.
     """
-    return any("qsiprep" in name.lower() for name in _pipelines(description))
+    return any(name.lower().startswith("qsiprep") for name in _pipelines(description))
 
 
 def read_description(root: Path) -> dict[str, Any] | None:

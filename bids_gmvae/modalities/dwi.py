@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,52 +139,49 @@ def _run(image: Path, dataset: Dataset, inheritance: Inheritance) -> Run:
 
 def _choose(found: Sequence[Run]) -> tuple[list[Run], list[Skipped]]:
     """Keep one source per run: preprocessed before raw, earlier before later datasets."""
-    preprocessed: list[Run] = []
-    raw: list[Run] = []
+    sessions: dict[tuple[str, str | None], list[Run]] = {}
+    for run in sorted(found, key=lambda run: run.dataset == "raw"):
+        sessions.setdefault((run.subject, run.session), []).append(run)
+    kept: list[Run] = []
     skipped = []
-    for run in found:
-        if run.dataset == "raw":
-            raw.append(run)
-            continue
-        twin = next((other for other in preprocessed if _same_source(run, other)), None)
-        if twin is None:
-            preprocessed.append(run)
-        else:
-            reason = f"the same run is taken from dataset '{twin.dataset}': {twin.image}"
-            skipped.append(Skipped(run.image, reason))
-    kept = {run.stem: run for run in preprocessed}
-    for run in raw:
-        better = next((other for other in preprocessed if _covers(other, run)), None)
-        if better is not None:
-            reason = (
-                f"raw run whose preprocessed version is used: {better.image} "
-                "(--input-type raw uses the raw run)"
-            )
-            skipped.append(Skipped(run.image, reason))
-        elif run.stem in kept:
-            reason = f"would have the same output names as {kept[run.stem].image}"
-            skipped.append(Skipped(run.image, reason))
-        else:
-            kept[run.stem] = run
-    return list(kept.values()), skipped
+    for runs in sessions.values():
+        chosen: list[Run] = []
+        for run in runs:
+            reason = next(filter(None, (_reason_against(run, other) for other in chosen)), None)
+            if reason is None:
+                chosen.append(run)
+            else:
+                skipped.append(Skipped(run.image, reason))
+        kept += chosen
+    return kept, skipped
 
 
-def _same_source(run: Run, other: Run) -> bool:
-    if run.stem == other.stem:
-        return True
-    return run.dataset != other.dataset and _identity(run, {"space", "desc"}) == _identity(
-        other, {"space", "desc"}
-    )
+def _reason_against(run: Run, chosen: Run) -> str | None:
+    """Say why a run is not mapped beside one of its session that was chosen before, if so."""
+    if run.dataset == "raw" and chosen.dataset != "raw" and _covers(chosen, run):
+        return (
+            f"raw run whose preprocessed version is used: {chosen.image} "
+            "(--input-type raw uses the raw run)"
+        )
+    if run.dataset != "raw" and _same_source(run, chosen):
+        return f"the same run is taken from dataset '{chosen.dataset}': {chosen.image}"
+    if run.stem == chosen.stem:
+        return f"would have the same output names as {chosen.image}"
+    return None
+
+
+def _same_source(run: Run, chosen: Run) -> bool:
+    """Tell whether two datasets hold preprocessed versions of one run."""
+    without = {"space", "desc"}
+    return run.dataset != chosen.dataset and _identity(run, without) == _identity(chosen, without)
 
 
 def _covers(preprocessed: Run, raw: Run) -> bool:
     """Tell whether a raw run went into a preprocessed one, whose name may have fewer entities."""
-    return _identity(preprocessed, _CHANGED).items() <= _identity(raw, _CHANGED).items() and (
-        preprocessed.session == raw.session
-    )
+    return _identity(preprocessed, _CHANGED).items() <= _identity(raw, _CHANGED).items()
 
 
-def _identity(run: Run, without: set[str] | frozenset[str]) -> dict[str, str]:
+def _identity(run: Run, without: AbstractSet[str]) -> dict[str, str]:
     return {key: label for key, label in run.entities.items() if key not in without}
 
 

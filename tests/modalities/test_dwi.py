@@ -213,6 +213,13 @@ class TestDerivatives:
         reason = reasons_of(root)["sub-01_space-T1w_desc-preproc_dwi.nii.gz"]
         assert "is taken from dataset 'qsiprep-new'" in reason
 
+    def test_two_series_with_the_same_output_names_are_mapped_once(self, tmp_path):
+        files = raw_dataset("sub-01/dwi/sub-01")
+        files["sub-01/dwi/sub-01_dwi.nii"] = files["sub-01/dwi/sub-01_dwi.nii.gz"]
+        root = write_tree(tmp_path, files)
+        assert stems_of(root) == ["sub-01"]
+        assert "would have the same output names" in reasons_of(root)["sub-01_dwi.nii.gz"]
+
     def test_a_mask_of_a_raw_run_comes_from_a_derivative_wherever_it_lies(self, tmp_path):
         files = raw_dataset("sub-01/ses-a/dwi/sub-01_ses-a")
         mask = "derivatives/masks/sub-01/dwi/sub-01_ses-a_desc-brain_mask.nii.gz"
