@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -177,6 +178,9 @@ def run_graph(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Failure]
             if not failed:
                 raise
             LOGGER.debug("Nipype stopped with failed nodes", exc_info=True)
+    monitored = settings.execution.work_dir / workflow.name / "resource_monitor.json"
+    if settings.execution.resource_monitor and monitored.exists():
+        shutil.copyfile(monitored, log_dir / monitored.name)
     return [_failure(node, log_dir) for node in failed]
 
 

@@ -106,12 +106,14 @@ def group_level(settings: RunSettings, log_dir: Path) -> ExitCode:
             "Run the participant level first.",
         )
     child = _child(settings, log_dir)
-    page = child(
+    page, unused = child(
         reports.write_group,
         settings.output_dir,
         settings.output.atlas,
         tables=not settings.output.reports_only,
     )
+    for problem in unused:
+        LOGGER.warning("%s", problem)
     problems = child(reports.finish, settings.output_dir, check=settings.output.validate_outputs)
     for problem in problems:
         LOGGER.error("Invalid output: %s", problem)

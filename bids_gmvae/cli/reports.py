@@ -93,15 +93,24 @@ def write_methods(
     )
 
 
-def write_group(out_dir: Path, atlases: Sequence[str], *, tables: bool) -> Path:
-    """Write the tables over participants and their page."""
-    from bids_gmvae.report.assemble import build_group_report
+def write_group(out_dir: Path, atlases: Sequence[str], *, tables: bool) -> tuple[Path, list[str]]:
+    """Write the tables over participants and their page.
 
+    Returns
+    -------
+    page : Path
+        The page.
+    problems : list of str
+        One sentence for each run or atlas that could not be used.
+    """
+    from bids_gmvae.report.group_page import build_group_report
+
+    problems: list[str] = []
     if tables:
         from bids_gmvae.group import group_level
 
-        group_level(out_dir, atlases=atlases)
-    return build_group_report(out_dir)
+        problems = group_level(out_dir, atlases=atlases).problems
+    return build_group_report(out_dir), problems
 
 
 def finish(out_dir: Path, *, check: bool) -> list[str]:
