@@ -19,7 +19,6 @@ from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.atomic import locked, write_json, write_text
 from bids_gmvae.io.manifest import MANIFEST, write_manifest
-from bids_gmvae.io.validation import validate
 
 __all__ = ["description", "initialise", "merge_description", "validate", "write_manifest"]
 
@@ -148,6 +147,13 @@ def dataset_link(root: Path, out_dir: Path) -> str:
     if root.is_relative_to(out_dir) or out_dir.is_relative_to(root):
         return Path(os.path.relpath(root, out_dir)).as_posix()
     return root.as_uri()
+
+
+def validate(out_dir: Path) -> list[str]:
+    """Check a dataset against its manifest and against itself: one sentence per problem."""
+    from bids_gmvae.io import validation  # it knows the signal models, hence torch
+
+    return validation.validate(out_dir)
 
 
 def _source(root: Path, out_dir: Path) -> dict[str, str]:

@@ -124,6 +124,17 @@ def test_processes_that_start_together_lose_nothing(tmp_path):
     assert len(read(tmp_path)["DatasetLinks"]) == 40
 
 
+def test_dataset_level_files_are_written_without_torch(tmp_path):
+    # The process that runs the graph writes them, and must stay light.
+    code = (
+        "import sys; from pathlib import Path; from bids_gmvae.io import dataset\n"
+        "out = Path(sys.argv[1]); dataset.initialise(out, None, {}); dataset.write_manifest(out)\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_a_lock_that_is_never_released_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic, "PATIENCE", 0.05)
     with (
