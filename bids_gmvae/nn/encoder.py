@@ -64,8 +64,9 @@ class Encoder(nn.Module):
 class ParameterHead(nn.Module):
     """One fully connected layer to the parameters, through the signal model's own bijection.
 
-    Every output lies strictly within the physical bounds and has a gradient, so a network
-    cannot get stuck at a bound. The start is the centre of every parameter (``z`` = 0).
+    Every output lies within the physical bounds, which are approached smoothly rather than cut
+    off, and training starts at the centre of every parameter (``z`` = 0), where gradients are
+    large.
 
     Fibre orientations are a correction of a given axis, ``normalise(axis + t)`` with ``t`` = 0
     at the start: neither a pole nor the seam between antipodes lies where the data are, as with

@@ -16,6 +16,10 @@ from bids_gmvae.nn.encoder import Encoder, ParameterHead
 if TYPE_CHECKING:
     from bids_gmvae.signal_models.base import SignalModel
 
+#: Initial spread of the component means. Far apart, one of them would win all voxels before
+#: the latent tells tissues apart; equal, none would ever be chosen.
+COMPONENT_STD = 0.1
+
 
 @dataclass(frozen=True, eq=False)
 class Draw:
@@ -167,7 +171,8 @@ class GaussianMixtureVAE(PhysicsNetwork):
         # the features for every draw of c.
         self.moments = nn.Linear(self.encoder.n_features, 2 * latent_size)
         self.component_moments = nn.Linear(n_components, 2 * latent_size, bias=False)
-        self.component_means = nn.Parameter(torch.randn(n_components, latent_size))
+        means = COMPONENT_STD * torch.randn(n_components, latent_size)
+        self.component_means = nn.Parameter(means)
         self.head = ParameterHead(latent_size, signal_model)
         self.n_noise = n_components + self.head.n_outputs
 

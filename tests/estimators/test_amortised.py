@@ -1,0 +1,127 @@
+"""What the self-supervised networks share."""
+
+import pytest
+import torch
+
+from bids_gmvae.acquisition import Acquisition
+from bids_gmvae.config import ModelSettings
+from bids_gmvae.estimators import amortised
+from bids_gmvae.estimators.amortised import relative_signals, shared_noise
+from bids_gmvae.estimators.base import Measurements
+from bids_gmvae.estimators.mlp import MLP
+from bids_gmvae.estimators.vae_unig import VAEUniG
+from bids_gmvae.exceptions import AcquisitionError, InputError
+from bids_gmvae.posterior import Status
+from bids_gmvae.signal_models import get_signal_model
+
+QUICK = ModelSettings(n_epochs=2, latent_size=8)
+
+
+@pytest.mark.parametrize("n_noise", [1, 4, 40])
+def test_shared_noise_has_exactly_zero_mean_and_unit_covariance(n_noise):
+    noise = shared_noise(n_noise, ModelSettings())[:, 0]
+    torch.testing.assert_close(noise.mean(dim=0), torch.zeros(n_noise).double())
+    covariance = noise.T @ noise / len(noise)
+    torch.testing.assert_close(covariance, torch.eye(n_noise).double())
+
+
+def test_more_posterior_samples_are_drawn_if_asked_for():
+    assert len(shared_noise(3, ModelSettings(posterior_samples=200))) == 200
+
+
+def test_axes_of_fibres_lie_in_one_half_space_near_the_truth(simulate):
+    simulated = simulate("ball_stick", 100, snr=1000, n_directions=40)
+    index = amortised._shell_index(simulated.run.acquisition, QUICK)
+    axes = relative_signals(simulated.run, simulated.signal_model, index, QUICK).axes
+    assert (axes[:, 2] >= 0).all()
+    white = simulated.labels == 1
+    cosine = (axes.double() * simulated.orientation).sum(dim=1).abs()[white]
+    assert torch.rad2deg(torch.acos(cosine.clamp(max=1))).median() < 5
+
+
+def test_the_unweighted_signal_is_extrapolated_if_no_measurement_is_unweighted():
+    model = get_signal_model("msdki")
+    bvals = torch.tensor([300.0, 300, 1000, 1000, 2000, 2000], dtype=torch.float64)
+    acquisition = Acquisition(bvals=bvals)
+    generator = torch.Generator().manual_seed(0)
+    z = 0.3 * torch.randn(300, 2, generator=generator, dtype=torch.float64)
+    signals = 80 * model(model.to_physical(z), acquisition)
+    run = Measurements(signals, torch.ones(300, dtype=torch.float64), acquisition)
+    posterior = MLP(model, ModelSettings(n_epochs=40)).fit(run).posterior(run)
+    assert float(posterior.s0.median()) == pytest.approx(80, rel=0.03)
+
+
+def test_residuals_are_about_1_where_only_noise_is_left(simulate):
+    simulated = simulate("ball_stick", 600, snr=20, n_directions=20)
+    fit = MLP(simulated.signal_model, ModelSettings(n_epochs=30)).fit(simulated.run)
+    posterior = fit.posterior(simulated.run)
+    assert 0.9 < posterior.residual[simulated.tissue].median() < 1.3
+    assert posterior.shell_residual.shape == (600, 4)
+
+
+def test_a_run_with_other_measurements_is_refused_with_both_counts(simulate):
+    simulated = simulate("msdki", 50, snr=50)
+    fit = MLP(simulated.signal_model, QUICK).fit(simulated.run)
+    keep = torch.arange(1, len(simulated.run.acquisition))
+    run = Measurements(
+        simulated.run.signals[:, keep], simulated.run.sigma, simulated.run.acquisition.select(keep)
+    )
+    with pytest.raises(AcquisitionError, match="32 volumes in 4 shells were expected, 31 in 4"):
+        fit.posterior(run)
+    with pytest.raises(AcquisitionError, match="same measurements in the same order"):
+        MLP(simulated.signal_model, QUICK).fit(simulated.run, run)
+
+
+def test_a_run_without_any_usable_voxel_is_refused(simulate):
+    simulated = simulate("msdki", 5, snr=50)
+    broken = torch.full_like(simulated.run.signals, torch.nan)
+    run = Measurements(broken, simulated.run.sigma, simulated.run.acquisition)
+    with pytest.raises(InputError, match="No voxel has a finite signal"):
+        MLP(simulated.signal_model, QUICK).fit(run)
+
+
+def test_a_voxel_without_b0_signal_is_not_fitted(simulate):
+    simulated = simulate("msdki", 50, snr=50)
+    signals = simulated.run.signals.clone()
+    signals[7, simulated.run.acquisition.bvals == 0] = 0
+    run = Measurements(signals, simulated.run.sigma, simulated.run.acquisition)
+    posterior = MLP(simulated.signal_model, QUICK).fit(run).posterior(run)
+    assert posterior.status[7] == Status.NOT_FINITE
+    assert posterior.mean[7].isnan().all()
+    assert posterior.mean[8:].isfinite().all()
+
+
+def test_training_sees_a_bounded_number_of_voxels(simulate, monkeypatch):
+    monkeypatch.setattr(amortised, "MAX_TRAINING_VOXELS", 60)
+    simulated = simulate("msdki", 100, snr=50)
+    halves = simulated.run.select(slice(0, 50)), simulated.run.select(slice(50, 100))
+    fit = MLP(simulated.signal_model, QUICK).fit(*halves)
+    assert fit.summary["n_training_voxels"] == 60
+
+
+def test_chunks_of_voxels_leave_no_seams(simulate, monkeypatch):
+    simulated = simulate("msdki", 100, snr=50)
+    fit = VAEUniG(simulated.signal_model, QUICK).fit(simulated.run)
+    whole = fit.posterior(simulated.run)
+    monkeypatch.setattr(amortised, "VOXELS_PER_DRAW", 13)
+    torch.testing.assert_close(fit.posterior(simulated.run).mean, whole.mean, rtol=1e-5, atol=1e-9)
+
+
+def test_the_objective_is_named_in_the_summary(simulate):
+    simulated = simulate("msdki", 50, snr=50)
+    fit = MLP(simulated.signal_model, QUICK).fit(simulated.run)
+    assert "negative loss" in fit.summary["objective"]
+    assert len(fit.history) == 2
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_maps(simulate):
+    simulated = simulate("msdki", 200, snr=50)
+    settings = ModelSettings(n_epochs=20, latent_size=16, kl_weight=1e-5)
+    first, second = (
+        VAEUniG(simulated.signal_model, settings, device="cuda").fit(simulated.run)
+        for _ in range(2)
+    )
+    maps = first.posterior(simulated.run)
+    assert maps.mean.device.type == "cpu"
+    torch.testing.assert_close(maps.mean, second.posterior(simulated.run).mean, equal_nan=True)
