@@ -53,7 +53,8 @@ class Inheritance:
     Parameters
     ----------
     root : Path
-        Root folder of the dataset; nothing above it is searched.
+        Root folder of the dataset; nothing above it is searched. Of an image elsewhere, only the
+        folder is searched.
     """
 
     def __init__(self, root: Path) -> None:
@@ -135,6 +136,8 @@ class Inheritance:
         return merged
 
     def _levels(self, image: Path) -> list[Path]:
+        if not image.is_relative_to(self.root):
+            return [image.parent]
         parts = image.parent.relative_to(self.root).parts
         return [self.root.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
 

@@ -59,6 +59,10 @@ class TestInheritance:
         assert Inheritance(root).closest(root / self.IMAGE, ".bval") == root / "sub-1/dwi.bval"
         assert Inheritance(root).closest(root / self.IMAGE, ".bvec") is None
 
+    def test_of_an_image_outside_the_dataset_only_the_folder_is_searched(self, tmp_path):
+        root = write_tree(tmp_path, {self.IMAGE: "", "dwi.bval": "0", "sub-1/dwi.bval": "1"})
+        assert Inheritance(root / "other").closest(root / self.IMAGE, ".bval") is None
+
     def test_two_on_one_level_are_named(self, tmp_path):
         files = {self.IMAGE: "", "sub-1/acq-x_dwi.bval": "0", "sub-1/sub-1_dwi.bval": "0"}
         root = write_tree(tmp_path, files)
