@@ -175,7 +175,8 @@ def parameter_space(axes_of: Sequence[Axis], responsibilities: NDArray | None) -
     pairs = list(combinations(range(len(axes_of)), 2))[:3]
     panel, gap, size = (4.4, 0.0, 9) if len(pairs) == 1 else (2.75, 0.95, 8)
     width = len(pairs) * panel + (len(pairs) - 1) * gap + 0.95
-    figure = style.new_figure(width, panel * 0.82 + 0.85)
+    heading = 0.1 if responsibilities is None else 0.4
+    figure = style.new_figure(width, panel * 0.82 + 0.65 + heading)
     values = np.stack([axis.values for axis in axes_of], axis=1)
     usable = np.isfinite(values).all(axis=1)
     for position, (first, second) in enumerate(pairs):
@@ -194,6 +195,12 @@ def parameter_space(axes_of: Sequence[Axis], responsibilities: NDArray | None) -
         axes.set_ylabel(_wrap(y.label, panel), fontsize=size)
         if responsibilities is not None:
             _ellipses(axes, values[usable][:, [first, second]], responsibilities[usable])
+    handles = figure.axes[0].get_legend_handles_labels()
+    if handles[0]:
+        figure.legend(
+            *handles, loc="upper left", bbox_to_anchor=(0.75 / width, 1.0), ncols=12,
+            handlelength=0.8, columnspacing=1.2, handletextpad=0.3, borderpad=0.1,
+        )  # fmt: skip
     return figure
 
 
@@ -222,14 +229,15 @@ def _ellipses(axes: Axes, points: NDArray, responsibilities: NDArray) -> None:
                 linewidth=1.6,
             )
         )
-        axes.plot(*centre, "o", color=style.colour(k), markersize=4, markeredgecolor="white")
-        axes.annotate(
-            f"C{k + 1}", centre, xytext=(5, 4), textcoords="offset points", fontsize=8,
-            color=style.INK, fontweight="bold",
+        axes.plot(
+            *centre, "o", color=style.colour(k), markersize=6, markeredgecolor="white",
+            linestyle="none", label=f"C{k + 1}",
         )  # fmt: skip
 
 
-def shell_residuals(labels: Sequence[str], residuals: NDArray) -> Figure:
+def shell_residuals(
+    labels: Sequence[str], residuals: NDArray, overall: Sequence[float | None]
+) -> Figure:
     """Draw how large the residuals of each shell are against the noise.
 
     Parameters
@@ -238,6 +246,8 @@ def shell_residuals(labels: Sequence[str], residuals: NDArray) -> Figure:
         Name of each shell.
     residuals : array of shape (n_voxels, n_shells)
         Root mean square of the residuals over the noise sd.
+    overall : sequence of float
+        The same over all voxels, by shell.
     """
     width = min(style.WIDTH * 0.75, max(3.6, 1.3 + 0.95 * len(labels)))
     figure = style.new_figure(width, 2.75)
@@ -257,6 +267,11 @@ def shell_residuals(labels: Sequence[str], residuals: NDArray) -> Figure:
         boxes, positions=places, widths=0.45, showfliers=False, patch_artist=True,
         boxprops={"facecolor": "#c9d6de", "edgecolor": style.MUTED},
         medianprops={"color": style.INK, "linewidth": 1.8}, whiskerprops=line, capprops=line,
+    )  # fmt: skip
+    known = [place for place, value in zip(places, overall, strict=True) if value is not None]
+    axes.plot(
+        known, [value for value in overall if value is not None], "D", color=style.ACCENT,
+        markersize=6, markeredgecolor="white", zorder=5,
     )  # fmt: skip
     axes.set_xticks(places, labels)
     axes.set_xlim(-0.6, len(labels) - 0.4)

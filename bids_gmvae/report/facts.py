@@ -28,6 +28,9 @@ SOFTWARE = ("torch", "numpy", "scipy", "nibabel", "dipy", "nipype", "pybids", "m
 #: Below this b-value (s/mm^2) a shell is called b0.
 UNWEIGHTED_B = 10.0
 
+#: Residuals beyond so many noise sd count as that many.
+WILD = 4.0
+
 #: From these on a number becomes a finding.
 MANY_FAILED = 0.01
 MANY_AT_BOUND = 0.10
@@ -57,6 +60,23 @@ def median(values: ArrayLike) -> float | None:
     return float(f"{np.median(usable):.6g}") if usable.size else None
 
 
+def overall(residuals: ArrayLike) -> float | None:
+    """Give the root mean square of residuals over noise, None if there is none.
+
+    It is 1 where model and noise level are right, however few measurements each residual is
+    made of; the median is not. Cut at `WILD`, so that a few wild voxels do not decide.
+
+    Examples
+    --------
+    >>> overall([0.5, 1.5, float("nan")])
+    1.11803
+    """
+    usable = finite(residuals)
+    if not usable.size:
+        return None
+    return float(f"{np.sqrt(np.mean(np.minimum(usable, WILD) ** 2)):.6g}")
+
+
 def shells_of(result: RunResult) -> Shells:
     """Group the volumes as the estimator did."""
     settings = result.info.get("fit", {}).get("settings", {})
@@ -68,7 +88,7 @@ def shells_of(result: RunResult) -> Shells:
 
 
 def shell_rows(result: RunResult) -> list[dict[str, Any]]:
-    """Describe each shell: b-value (s/mm^2), volumes, echo time (s) if known, median residual."""
+    """Describe each shell: b-value (s/mm^2), volumes, echo time (s) if known, residual."""
     shells = shells_of(result)
     residuals = array(result.posterior.shell_residual)
     matching = residuals.shape[1] == len(shells)
@@ -83,7 +103,7 @@ def shell_rows(result: RunResult) -> list[dict[str, Any]]:
             "b_value": round(b_value),
             "n_volumes": int(shells.counts[index]),
             "is_b0": bool(shells.is_b0[index]),
-            "residual": median(residuals[:, index]) if matching else None,
+            "residual": overall(residuals[:, index]) if matching else None,
         }
         if "echo_times" in result.acquisition:
             row["echo_time"] = float(f"{float(shells.acquisition.echo_times[index]):.6g}")
@@ -197,7 +217,7 @@ def numbers(result: RunResult) -> dict[str, Any]:
         "removed": n_removed / max(n_removed + len(status), 1),
         "snr": snr,
         "sigma": median(result.sigma),
-        "residual": median(array(posterior.residual)),
+        "residual": overall(array(posterior.residual)),
         "shares": None if shares is None else [float(f"{share:.4g}") for share in shares],
         "n_components": None if shares is None else len(shares),
         "n_active": None if shares is None else int((shares >= ACTIVE).sum()),
@@ -321,14 +341,18 @@ def _about_prior(result: RunResult, values: Mapping[str, Any]) -> Iterator[dict[
             "warning", f"{values['unexpected']:.1%} of the voxels look like no learnt tissue.",
             "Lesions, artefacts or partial volume: look at the unexpected-tissue map.",
         )  # fmt: skip
-    for row in parameter_rows(result):
-        if row["influence"] is not None and row["influence"] > MOSTLY_PRIOR:
-            yield _finding(
-                "warning",
-                f"{row['name']}: in the median voxel {row['influence']:.0%} of the information "
-                "comes from the population, not from the voxel.",
-                "Do not read single voxels or small lesions from this map.",
-            )  # fmt: skip
+    drawn = [
+        f"{row['name'].split(',')[0].lower()} ({row['influence']:.0%})"
+        for row in parameter_rows(result)
+        if row["influence"] is not None and row["influence"] > MOSTLY_PRIOR
+    ]
+    if drawn:
+        yield _finding(
+            "warning",
+            "In the median voxel most of the information comes from the population, not from "
+            f"the voxel: {', '.join(drawn)}.",
+            "Do not read single voxels or small lesions from these maps.",
+        )  # fmt: skip
 
 
 def _finding(severity: str, text: str, hint: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ QUALITY = "group_qc.tsv"
 MEASURES = (
     ("snr_b0", "Signal to noise, b0", False),
     ("sigma_median", "Noise sd", False),
-    ("residual_median", "Residual over noise", False),
+    ("residual_rms", "Residual over noise", False),
     ("fraction_failed", "Without an estimate", True),
     ("fraction_at_bound", "At a bound", True),
     ("unexpected_fraction", "Unexpected tissue", True),

@@ -25,6 +25,11 @@ GAP = 0.05
 ROW_GAP = 0.1
 TALLEST = 2.6
 TALLEST_ALONE = 3.6
+HEADING = 0.28
+NARROWEST_LEGEND = 5.4
+
+#: Letters of a legend per inch, marks counted as five.
+LETTERS = 12.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +77,13 @@ def mosaic(layers: Sequence[Layer], view: View, mask: NDArray[np.bool_]) -> Figu
     if len(view.positions) == 1:
         return _side_by_side(layers, view, mask)
     width, height = _tile_size(view, style.WIDTH - LABEL_WIDTH - BAR_WIDTH, len(view.positions))
-    heading = 0.25
-    total = heading + len(layers) * (height + ROW_GAP)
+    total = HEADING + len(layers) * (height + ROW_GAP)
     n_tiles = len(view.positions)
     tiles_width = n_tiles * width + (n_tiles - 1) * GAP
     figure = style.new_figure(LABEL_WIDTH + tiles_width + BAR_WIDTH, total)
     inside = view.tiles(mask)
     for row, layer in enumerate(layers):
-        bottom = total - heading - (row + 1) * height - row * ROW_GAP
+        bottom = total - HEADING - (row + 1) * height - row * ROW_GAP
         _row_label(figure, layer.label, bottom + height / 2)
         cmap, norm = _colours(layer)
         for column, tile in enumerate(view.tiles(layer.volume)):
@@ -146,13 +150,12 @@ def category_mosaic(
     index = np.zeros(codes.shape, dtype=np.int64)
     for position, (code, _, _) in enumerate(categories, start=1):
         index[codes == code] = position
-    figure, panels = _one_row(view, label, foot=_legend_height([c[2] for c in categories]))
+    figure, panels = _one_row(view, label, [(c, text) for _, c, text in categories])
     for axes, tile in zip(panels, view.tiles(index), strict=True):
         axes.imshow(
             tile, cmap=colours, vmin=-0.5, vmax=len(categories) + 0.5,
             interpolation="nearest", aspect="auto",
         )  # fmt: skip
-    _legend(figure, [(colour, text) for _, colour, text in categories])
     return figure
 
 
@@ -191,7 +194,7 @@ def mask_mosaic(
     entries = [(style.NO_ESTIMATE, "Outline of the mask")]
     if removed.any():
         entries.append(("#ff7a45", "Removed: no signal there"))
-    figure, panels = _one_row(view, "Mean b0", foot=_legend_height([e[1] for e in entries]))
+    figure, panels = _one_row(view, "Mean b0", entries)
     bright = reference[mask & np.isfinite(reference)]
     high = float(np.percentile(bright, 99)) if bright.size else 1.0
     tiles = zip(panels, *(view.tiles(v) for v in (reference, mask, removed)), strict=True)
@@ -205,28 +208,36 @@ def mask_mosaic(
             overlay = np.zeros((*gone.shape, 4))
             overlay[gone] = mpl.colors.to_rgba("#ff7a45", 0.9)
             axes.imshow(overlay, interpolation="nearest", aspect="auto")
-    _legend(figure, entries)
     return figure
 
 
-def _one_row(view: View, label: str, *, foot: float = 0.0) -> tuple[Figure, list[Axes]]:
+def _one_row(
+    view: View, label: str, legend: Sequence[tuple[str, str]] = ()
+) -> tuple[Figure, list[Axes]]:
+    """Make the empty tiles of a figure with one map; the legend is (colour, text) pairs."""
     n_tiles = len(view.positions)
-    left = LABEL_WIDTH if n_tiles > 1 else 0.0
-    cap = TALLEST if n_tiles > 1 else TALLEST_ALONE
-    width, height = _tile_size(view, style.WIDTH - LABEL_WIDTH - BAR_WIDTH, n_tiles, cap)
-    heading = 0.28
-    total_width = max(left + n_tiles * width + (n_tiles - 1) * GAP, 5.4 if foot else 0)
-    figure = style.new_figure(total_width, heading + height + foot)
+    alone = n_tiles == 1
+    left = 0.0 if alone else LABEL_WIDTH
+    width, height = _tile_size(
+        view, style.WIDTH - LABEL_WIDTH - BAR_WIDTH, n_tiles, TALLEST_ALONE if alone else TALLEST
+    )
+    tiles_width = n_tiles * width + (n_tiles - 1) * GAP
+    legend_width = max(tiles_width, NARROWEST_LEGEND if legend else 0.0)
+    rows = -(-sum(len(text) + 5 for _, text in legend) // int(LETTERS * legend_width))
+    foot = 0.16 + 0.2 * rows if legend else 0.0
+    figure = style.new_figure(left + legend_width, HEADING + height + foot)
     panels = []
     for column in range(n_tiles):
         axes = _tile_axes(figure, left + column * (width + GAP), foot, width, height)
-        if n_tiles > 1:
-            axes.set_title(view.labels[column], fontsize=8, color=style.MUTED, pad=4)
-        else:
+        if alone:
             axes.set_title(label, loc="left", pad=5)
+        else:
+            axes.set_title(view.labels[column], fontsize=8, color=style.MUTED, pad=4)
         panels.append(axes)
-    if n_tiles > 1:
+    if not alone:
         _row_label(figure, label, foot + height / 2)
+    if legend:
+        _legend(figure, legend, rows, left)
     _sides(panels[0], view)
     return figure, panels
 
@@ -274,7 +285,7 @@ def _colour_bar(
     )  # fmt: skip
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, pad=3, labelsize=8)
-    text = [f"{tick:.3g}" for tick in (low, (low + high) / 2, high)]
+    text = [style.short(tick) for tick in (low, (low + high) / 2, high)]
     if side == "vertical":
         bar.ax.set_yticklabels(text)
         bar.ax.set_title(layer.unit, fontsize=7.5, loc="left", pad=6, color=style.MUTED)
@@ -308,23 +319,15 @@ def _outline(axes: Axes, inside: NDArray[np.bool_]) -> None:
     axes.hlines(rows - 0.5, columns - 0.5, columns + 0.5, colors=style.NO_ESTIMATE, linewidth=0.7)
 
 
-def _legend_columns(texts: Sequence[str]) -> int:
-    longest = max(map(len, texts), default=1)
-    return max(1, min(len(texts), int(118 / (longest + 6))))
-
-
-def _legend_height(texts: Sequence[str]) -> float:
-    return 0.16 + 0.2 * -(-len(texts) // _legend_columns(texts))
-
-
-def _legend(figure: Figure, entries: Sequence[tuple[str, str]]) -> None:
-    width = figure.get_size_inches()[0]
-    texts = [text for _, text in entries]
-    columns = _legend_columns(texts) if width > 6 else 2
+def _legend(figure: Figure, entries: Sequence[tuple[str, str]], rows: int, left: float) -> None:
+    columns = -(-len(entries) // rows)
+    # Legends are filled by columns, but read by rows.
+    ordered = [
+        entries[index] for start in range(columns) for index in range(start, len(entries), columns)
+    ]
     figure.legend(
-        handles=[Patch(facecolor=c, edgecolor=style.FAINT, linewidth=0.5) for c, _ in entries],
-        labels=texts, loc="lower left", bbox_to_anchor=(LABEL_WIDTH / width, 0.0)
-        if width > 6 else (0, 0),
-        ncols=columns, handlelength=1.0, handleheight=0.9, columnspacing=1.4,
-        handletextpad=0.5, borderaxespad=0.1, borderpad=0,
+        handles=[Patch(facecolor=c, edgecolor=style.FAINT, linewidth=0.5) for c, _ in ordered],
+        labels=[text for _, text in ordered], loc="lower left", ncols=columns,
+        bbox_to_anchor=(left / figure.get_size_inches()[0], 0.0), handlelength=1.0,
+        handleheight=0.9, columnspacing=1.4, handletextpad=0.5, borderaxespad=0.1, borderpad=0,
     )  # fmt: skip

@@ -149,7 +149,8 @@ def _training(result: RunResult) -> Iterator[Panel]:
         return
     yield Panel(
         "training", "training", "svg", "Training",
-        "The curve should rise and level off. The bars are the tissue classes that were learnt "
+        "The curve should rise and level off; jumps are rounds in which every voxel is "
+        "fitted anew under what was learnt. The bars are the tissue classes that were learnt "
         "from this scan; those below the dashed line (1%) are not in use, which is harmless.",
         "Evidence lower bound by training step, and the share of each tissue component.",
         charts.training(history, shares, values["unexpected_share"]),
@@ -318,11 +319,13 @@ def _fit(result: RunResult, view: View) -> Iterator[Panel]:
     if posterior.shell_residual.shape[1] == len(rows):
         yield Panel(
             "shells", "fit", "svg", "Residuals by shell",
-            "1 is what noise alone leaves (band: within 20%). Boxes: middle half of the voxels, "
-            "whiskers: 5th to 95th percentile. A shell far above 1 is not described by the model.",
+            "Diamonds: root mean square over all voxels; 1 is what noise alone leaves (band: "
+            "within 20%), and a shell far above it is not described by the model. Boxes: middle "
+            "half of the voxels, whiskers: 5th to 95th percentile.",
             "Box plots of residuals over noise by shell.",
             charts.shell_residuals(
-                [_shell_label(row) for row in rows], array(posterior.shell_residual)
+                [_shell_label(row) for row in rows], array(posterior.shell_residual),
+                [row["residual"] for row in rows],
             ),
         )  # fmt: skip
     codes = unmask(posterior.status.cpu().numpy(), result.mask, fill=0)

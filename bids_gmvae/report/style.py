@@ -99,6 +99,17 @@ def display_unit(unit: str) -> tuple[float, str]:
     return DISPLAY_UNITS.get(unit, (1.0, unit))
 
 
+def short(value: float) -> str:
+    """Write a number in few characters.
+
+    Examples
+    --------
+    >>> short(0.375), short(12500.0)
+    ('0.375', '12500')
+    """
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def colour(index: int) -> str:
     """Give a qualitative colour; beyond the palette they repeat."""
     return COLOURS[index % len(COLOURS)]

@@ -41,7 +41,7 @@ def test_shells_with_few_directions_share_a_disc():
 
 def test_boxes_hold_the_middle_half():
     residuals = np.linspace(0, 2, 101)[:, None]
-    axes = charts.shell_residuals(["b = 0"], residuals).axes[0]
+    axes = charts.shell_residuals(["b = 0"], residuals, [1.0]).axes[0]
     # The first patch is the band around 1.
     box = axes.patches[1].get_path().vertices[:, 1]
     assert (box.min(), box.max()) == pytest.approx((0.5, 1.5))

@@ -18,7 +18,7 @@ def cohort(tmp_path):
                "model": "msdki"}  # fmt: skip
         quality.append(
             own | {"estimator": "gmvae", "snr_b0": 20 + index % 3, "fraction_failed": 0.001,
-                   "residual_median": 1.9 if index == 3 else 1 + 0.01 * index}
+                   "residual_rms": 1.9 if index == 3 else 1 + 0.01 * index}
         )  # fmt: skip
         for segmentation, region in (("mask", "all"), ("components", "component-1"),
                                      ("atlas", "<b>left</b>")):  # fmt: skip
