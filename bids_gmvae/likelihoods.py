@@ -38,7 +38,7 @@ class Gaussian(Normal):
         return torch.zeros_like(self.loc)
 
     def score(self, value: Tensor) -> Tensor:
-        """Derivative of `log_prob` with respect to the noiseless signal."""
+        """Differentiate `log_prob` with respect to the noiseless signal."""
         return (value - self.loc) / self.scale**2
 
     @property
@@ -111,7 +111,7 @@ class Rician(Distribution):
         return torch.log(value.clamp(min=tiny) / variance) + misfit + torch.log(i0e(z))
 
     def score(self, value: Tensor) -> Tensor:
-        """Derivative of `log_prob` with respect to the noiseless signal."""
+        """Differentiate `log_prob` with respect to the noiseless signal."""
         z = self.signal * value / self.sigma**2
         return (value * i1e(z) / i0e(z) - self.signal) / self.sigma**2
 

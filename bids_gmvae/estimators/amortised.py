@@ -18,7 +18,6 @@ from bids_gmvae.estimators.chunks import in_chunks
 from bids_gmvae.estimators.problem import Problem, State
 from bids_gmvae.estimators.residuals import (
     at_bound,
-    standardised_residuals,
     status_of,
     summarise_residuals,
     usable_voxels,
@@ -87,8 +86,7 @@ class AmortisedFit(Fit):
 
         problem = _problem(run, model, self.settings)
         state = State(torch.log(s0), model.to_real(mean), orientation)
-        residuals = standardised_residuals(problem, state, torch.ones_like(problem.data))
-        overall, by_shell = summarise_residuals(problem, residuals)
+        overall, by_shell = summarise_residuals(problem, state)
         always, never = torch.ones_like(usable), torch.zeros_like(usable)
         derived = {}
         for parameter, drawn in model.derived(values).items():

@@ -17,7 +17,7 @@ from bids_gmvae.estimators.problem import Problem
 from bids_gmvae.estimators.recognition import Recognised, Recognition, get_recognition
 from bids_gmvae.estimators.residuals import (
     at_bound,
-    standardised_residuals,
+    leverage,
     status_of,
     summarise_residuals,
     usable_voxels,
@@ -76,10 +76,9 @@ class GMVAEFit(Fit):
         mixture = prior.posterior(recognised.potential)
         mean, std = moments(mixture, model)
         influence = prior_influence(mixture, recognised.potential)
-        residuals = standardised_residuals(
-            problem, recognised.state, _freedom(problem, recognised, mixture, prior)
-        )
-        overall, by_shell = summarise_residuals(problem, residuals)
+        best = mixture.responsibilities.argmax(dim=1)
+        follows = leverage(problem, recognised.state, prior.precisions[best])
+        overall, by_shell = summarise_residuals(problem, recognised.state, follows)
         unidentified = (influence > UNIDENTIFIED).any(dim=1)
         return ParameterPosterior(
             signal_model=model,
@@ -244,23 +243,6 @@ def prior_influence(mixture: MixturePosterior, potential: Potential) -> Tensor:
         "vk,vkpq,vqp->vp", mixture.responsibilities, mixture.covariances, potential.precision
     )
     return (1 - kernel).clamp(0, 1)
-
-
-def _freedom(
-    problem: Problem,
-    recognised: Recognised,
-    mixture: MixturePosterior,
-    prior: GaussianMixturePrior,
-) -> Tensor:
-    """Give the share of each residual's variance that the fit left over, on average.
-
-    The fit uses up one degree of freedom for each nuisance, and for each latent as much as
-    the data decided.
-    """
-    used = len(problem.nuisance) + (1 - prior_influence(mixture, recognised.potential)).sum(dim=1)
-    n_data = problem.data.shape[1]
-    share = (1 - used / n_data).clamp(min=0)
-    return share[:, None].expand(-1, n_data)
 
 
 def _join(potentials: list[Potential]) -> Potential:

@@ -14,7 +14,7 @@ from bids_gmvae.estimators.chunks import in_chunks
 from bids_gmvae.estimators.problem import Problem
 from bids_gmvae.estimators.residuals import (
     at_bound,
-    standardised_residuals,
+    leverage,
     status_of,
     summarise_residuals,
 )
@@ -41,11 +41,7 @@ class LSQFit(Fit):
         values = model.to_physical(state.z)
         _, precision = profile(solution.linearisation, problem)
         std = self._cramer_rao(state.z, precision)
-        n_fitted = len(problem.nuisance) + problem.n_parameters
-        share = max(0.0, 1 - n_fitted / problem.data.shape[1])
-        freedom = torch.full_like(problem.data, share)
-        residuals = standardised_residuals(problem, state, freedom)
-        overall, by_shell = summarise_residuals(problem, residuals)
+        overall, by_shell = summarise_residuals(problem, state, leverage(problem, state))
         nothing = torch.zeros_like(usable)
         status = status_of(usable, solution.converged, at_bound(model, values), nothing)
         derived = {}

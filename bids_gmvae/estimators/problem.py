@@ -195,19 +195,29 @@ class Problem:
             state.log_s0 + step[:, 0], state.z + step[:, 1 : 1 + self.n_parameters], orientation
         )
 
-    def linearise(self, state: State) -> Linearisation:
-        """Differentiate the log-likelihood at a state."""
+    def jacobian(self, state: State) -> tuple[Tensor, Tensor]:
+        """Differentiate the prediction along the tangent of a state.
+
+        Returns
+        -------
+        signal : Tensor of shape (n_voxels, n_data)
+        jacobian : Tensor of shape (n_voxels, n_data, n_tangent)
+        """
         origin = self.data.new_zeros(len(self), len(self.nuisance) + self.n_parameters)
         basis = torch.eye(origin.shape[1]).to(origin)
 
         def predict(step: Tensor) -> Tensor:
             return self.predict(self.move(state, step))
 
-        def differentiate(direction: Tensor) -> tuple[Tensor, Tensor]:
-            signal, derivative = jvp(predict, (origin,), (direction.expand_as(origin),))
-            return signal, derivative
+        def differentiate(direction: Tensor) -> Tensor:
+            derivative: Tensor = jvp(predict, (origin,), (direction.expand_as(origin),))[1]
+            return derivative
 
-        signal, jacobian = vmap(differentiate, out_dims=(None, 2))(basis)
+        return self.predict(state), vmap(differentiate, out_dims=2)(basis)
+
+    def linearise(self, state: State) -> Linearisation:
+        """Differentiate the log-likelihood at a state."""
+        signal, jacobian = self.jacobian(state)
         log_likelihood, score, information = self.evaluate(signal)
         gradient = torch.einsum("vm,vmp->vp", score, jacobian)
         fisher = (information[..., None] * jacobian).transpose(1, 2) @ jacobian

@@ -13,6 +13,8 @@ from bids_gmvae.signal_models.base import SignalModel
 
 #: Share of a parameter's range next to a bound that counts as lying at the bound.
 BOUND_MARGIN = 0.005
+#: Residuals with fewer degrees of freedom than this say nothing.
+MIN_FREEDOM = 0.02
 
 
 def usable_voxels(run: Measurements) -> Tensor:
@@ -22,8 +24,8 @@ def usable_voxels(run: Measurements) -> Tensor:
     return finite & varies & (run.sigma > 0) & (run.signals.amax(dim=1) > 0)
 
 
-def standardised_residuals(problem: Problem, state: State, freedom: Tensor) -> Tensor:
-    """Divide the residuals by their standard deviation.
+def leverage(problem: Problem, state: State, prior_precision: Tensor | None = None) -> Tensor:
+    """Give the share of each datum's noise that the fit follows.
 
     Parameters
     ----------
@@ -31,39 +33,65 @@ def standardised_residuals(problem: Problem, state: State, freedom: Tensor) -> T
         The data.
     state : State
         The fit.
-    freedom : Tensor of shape (n_voxels, n_data)
-        Share of each datum's residual variance that the fit left (1 - leverage).
+    prior_precision : Tensor of shape (n_voxels, n_parameters, n_parameters), optional
+        Precision of the prior that held the latents back.
 
     Returns
     -------
     Tensor of shape (n_voxels, n_data)
-        Root mean square 1 where model and noise level are right. NaN where the fit
-        follows the datum so closely that its residual says nothing.
+        The diagonal of the hat matrix, within [0, 1].
     """
-    noise = get_noise_model(problem.noise_model)(problem.predict(state), problem.sigma[:, None])
-    scale = (noise.variance / problem.counts).sqrt()
-    residual = (problem.data - noise.mean) / scale
-    nothing = torch.full_like(residual, torch.nan)
-    return torch.where(freedom > 0.05, residual / freedom.clamp(min=0.05).sqrt(), nothing)
+    signal, jacobian = problem.jacobian(state)
+    weighted = problem.evaluate(signal)[2].clamp(min=0).sqrt()[..., None] * jacobian
+    curvature = weighted.transpose(1, 2) @ weighted
+    if prior_precision is not None:
+        block = slice(1, 1 + problem.n_parameters)
+        curvature[:, block, block] += prior_precision
+    diagonal = curvature.diagonal(dim1=1, dim2=2)
+    ridge = 1e-9 * diagonal.amax(dim=1, keepdim=True).clamp(min=1e-12)
+    curvature = curvature + torch.diag_embed(ridge.expand_as(diagonal))
+    solved = torch.linalg.solve_ex(curvature, weighted.transpose(1, 2))[0]
+    return torch.einsum("vmp,vpm->vm", weighted, solved).clamp(0, 1)
 
 
-def summarise_residuals(problem: Problem, residuals: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the root mean square residual over everything, and by shell.
+def summarise_residuals(
+    problem: Problem, state: State, leverage: Tensor | float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Give the root mean square residual in units of the noise, overall and by shell.
+
+    Both are corrected for the degrees of freedom that the fit used up, so that their mean
+    square over many voxels is 1 where model and noise level are right.
+
+    Parameters
+    ----------
+    problem : Problem
+        The data.
+    state : State
+        The fit.
+    leverage : Tensor of shape (n_voxels, n_data) or float
+        What `leverage` gives; 0 for fits that are not adjusted to each voxel.
 
     Returns
     -------
     overall : Tensor of shape (n_voxels,)
     by_shell : Tensor of shape (n_voxels, n_shells)
+        NaN where the fit follows a shell so closely that its residuals say nothing.
     """
-    squared = residuals**2
-    overall = squared.nanmean(dim=1).sqrt()
+    noise = get_noise_model(problem.noise_model)(problem.predict(state), problem.sigma[:, None])
+    squared = (problem.data - noise.mean) ** 2 * problem.counts / noise.variance
+    freedom = torch.ones_like(squared) - leverage
+    shell = problem.shells.index
     if problem.averaged:
-        return overall, residuals.abs()
-    columns = [
-        squared[:, problem.shells.index == shell].nanmean(dim=1).sqrt()
-        for shell in range(len(problem.shells))
-    ]
-    return overall, torch.stack(columns, dim=1)
+        shell = torch.arange(len(problem.shells), device=shell.device)
+    by_shell = squared.new_zeros(2, len(squared), len(problem.shells)).index_add(
+        2, shell, torch.stack([squared, freedom])
+    )
+    return _root_ratio(*torch.stack([squared, freedom]).sum(dim=2)), _root_ratio(*by_shell)
+
+
+def _root_ratio(squared: Tensor, freedom: Tensor) -> Tensor:
+    ratio = (squared / freedom.clamp(min=MIN_FREEDOM)).sqrt()
+    return torch.where(freedom < MIN_FREEDOM, torch.full_like(ratio, torch.nan), ratio)
 
 
 def at_bound(signal_model: SignalModel, values: Tensor) -> Tensor:

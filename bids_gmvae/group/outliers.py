@@ -19,7 +19,7 @@ RELATIVE_FLOOR = 0.01
 FRACTION_FLOOR = 0.005
 
 #: Measures in which runs are compared; beside them the median of every parameter.
-MEASURES = ("residual_median", "sigma_median", "snr_b0", "fraction_failed")
+MEASURES = ("residual_rms", "sigma_median", "snr_b0", "fraction_failed")
 
 
 def robust_z(values: ArrayLike, *, floor: float = 0.0) -> NDArray[np.float64]:

@@ -19,6 +19,9 @@ from bids_gmvae.posterior import FAILED, ParameterMap, Status
 UNEXPECTED = 0.5
 ACTIVE = 0.01
 
+#: Residuals beyond so many noise sd count as that many.
+WILD = 4.0
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -139,8 +142,11 @@ def _noise(result: RunResult) -> Iterator[Measure]:
 def _residuals(result: RunResult) -> Iterator[Measure]:
     posterior = result.posterior
     text = "root mean square of the residuals over the noise; 1 where the model is right"
-    median = _percentiles(_estimated(result, posterior.residual), 50)[0]
-    yield Measure("residual_median", median, f"Median {text}")
+    yield Measure(
+        "residual_rms",
+        _root_mean_square(_estimated(result, posterior.residual)),
+        text.capitalize(),
+    )
     by_shell = posterior.shell_residual.unbind(1)
     shells = result.info.get("shells", ())
     names = [f"b{shell['b_value']:.0f}" for shell in shells]
@@ -148,8 +154,8 @@ def _residuals(result: RunResult) -> Iterator[Measure]:
         # Several echo times share a b-value: shells are told apart by their order.
         names = [f"shell{index}" for index in range(1, len(by_shell) + 1)]
     for name, values in zip(names, by_shell, strict=True):
-        median = _percentiles(_estimated(result, values), 50)[0]
-        yield Measure(f"residual_{name}", median, f"The same within the shell {name}; {text}")
+        level = _root_mean_square(_estimated(result, values))
+        yield Measure(f"residual_{name}", level, f"The same within the shell {name}; {text}")
 
 
 def _parameters(result: RunResult) -> Iterator[Measure]:
@@ -220,6 +226,12 @@ def _percentiles(values: ArrayLike, *ranks: float) -> list[float | None]:
     if not len(finite):
         return [None] * len(ranks)
     return [_plain(value) for value in np.percentile(finite, ranks)]
+
+
+def _root_mean_square(residuals: ArrayLike) -> float | None:
+    """Average over voxels; a few wild ones must not decide, so residuals are cut at `WILD`."""
+    finite = _finite(residuals)
+    return _plain(np.sqrt(np.mean(np.minimum(finite, WILD) ** 2))) if len(finite) else None
 
 
 def _plain(value: Any) -> float | None:

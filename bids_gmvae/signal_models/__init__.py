@@ -84,10 +84,10 @@ def choose_signal_model(name: str, acquisition: Acquisition) -> tuple[SignalMode
             except AcquisitionError:
                 continue
             return model, f"chosen for {reason}"
-        shells = find_shells(acquisition).acquisition.bvals
+        bvals = find_shells(acquisition).acquisition.bvals
         raise AcquisitionError(
             "No signal model fits this acquisition: b-values "
-            f"{', '.join(f'{b:.0f}' for b in shells)} s/mm^2, {len(acquisition)} volumes.",
+            f"{', '.join(f'{b:.0f}' for b in bvals)} s/mm^2, {len(acquisition)} volumes.",
             "At least two shells, or one shell with six directions, are needed.",
         )
     model = get_signal_model(name)

@@ -35,7 +35,8 @@ class BallStickTied(SignalModel):
         ),
         Parameter(
             "diffusivity", "mm^2/s", 1e-4, 4e-3, 1.3e-3, 0.5, "log",
-            "Diffusivity of stick and ball", {"param": "diffusivity"}, (0.0, 3e-3), (2e-4, 3.05e-3),
+            "Diffusivity of stick and ball", {"param": "diffusivity"}, (0.0, 3e-3),
+            (2e-4, 3.05e-3),
         ),
     )  # fmt: skip
 

@@ -41,7 +41,7 @@ def test_absent_values_and_too_few_have_no_score():
 
 def test_runs_are_compared_with_their_like():
     rows = [
-        {"model": model, "estimator": "gmvae", "residual_median": value + offset}
+        {"model": model, "estimator": "gmvae", "residual_rms": value + offset}
         for model, offset in (("msdki", 0.0), ("bs", 100.0))
         for value in (1.0, 1.1, 0.9, 1.05, 0.95)
     ]
@@ -51,5 +51,5 @@ def test_runs_are_compared_with_their_like():
 
 
 def test_a_small_cohort_is_not_judged():
-    flagged, _ = flag_outliers([{"model": "m", "estimator": "e", "residual_median": 1.0}] * 2)
+    flagged, _ = flag_outliers([{"model": "m", "estimator": "e", "residual_rms": 1.0}] * 2)
     assert [row["outlier"] for row in flagged] == [None, None]

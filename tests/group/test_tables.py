@@ -184,10 +184,10 @@ def test_a_run_that_stands_apart_is_flagged(tmp_path):
             result.posterior.residual[:] *= 4
         write_result(result, tmp_path, provenance=PROVENANCE)
     rows = group_level(tmp_path).qc
-    flagged = [row for row in rows if "residual_median" in (row["outlier_measures"] or "")]
+    flagged = [row for row in rows if "residual_rms" in (row["outlier_measures"] or "")]
     assert [row["participant_id"] for row in flagged] == ["sub-03"]
     assert flagged[0]["outlier"] is True
-    assert flagged[0]["z_residual_median"] > 3
+    assert flagged[0]["z_residual_rms"] > 3
 
 
 def test_a_damaged_run_is_left_out_and_named(cohort):

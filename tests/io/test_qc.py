@@ -52,4 +52,4 @@ def test_a_run_without_voxels_has_no_numbers_but_no_error():
     result = make_result(shape=(3, 3, 3))
     assert not len(result.sigma)
     values = quality(result)
-    assert (values["n_voxels_mapped"], values["residual_median"]) == (0, None)
+    assert (values["n_voxels_mapped"], values["residual_rms"]) == (0, None)
