@@ -19,6 +19,7 @@ from nipype.pipeline.engine import Node
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from bids_gmvae.cli.logs import configure_logging
+from bids_gmvae.interfaces.progress import LINE_VARIABLE
 
 T = TypeVar("T")
 
@@ -54,9 +55,21 @@ def run_in_child(
         return pool.submit(partial(function, *args, **kwargs)).result()
 
 
-def start_worker(log_file: Path | None, verbose: int) -> None:
-    """Prepare a worker: messages, no interruption of its own, and an end with its parent."""
+def start_worker(log_file: Path | None, verbose: int, started: Any = None) -> None:
+    """Prepare a worker: messages, no interruption of its own, and an end with its parent.
+
+    Parameters
+    ----------
+    log_file, verbose
+        For its messages.
+    started : multiprocessing.Value, optional
+        How many workers the pool has started; gives each its own line for a progress bar.
+    """
     configure_logging(log_file, verbose=verbose)
+    if started is not None:
+        with started.get_lock():
+            os.environ[LINE_VARIABLE] = str(started.value)
+            started.value += 1
     # Ctrl-C reaches the whole process group; the parent decides and stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -78,7 +91,7 @@ class WorkerPool(MultiProcPlugin):
 
     def __init__(self, plugin_args: dict[str, Any], *, log_file: Path, verbose: int) -> None:
         super().__init__(plugin_args=plugin_args)
-        self._start = partial(start_worker, log_file, verbose)
+        self._log_file, self._verbose = log_file, verbose
         self.pool: ProcessPoolExecutor = self._new_pool()
 
     def stop(self) -> None:
@@ -88,8 +101,12 @@ class WorkerPool(MultiProcPlugin):
             child.terminate()
 
     def _new_pool(self) -> ProcessPoolExecutor:
+        context = process_context()
         return ProcessPoolExecutor(
-            self.processors, mp_context=process_context(), initializer=self._start
+            self.processors,
+            mp_context=context,
+            initializer=start_worker,
+            initargs=(self._log_file, self._verbose, context.Value("i", 0)),
         )
 
     def _submit_job(self, node: Node, updatehash: bool = False) -> int:

@@ -60,6 +60,7 @@ class FitRuns(RunInterface):
         from bids_gmvae.io.measured import MeasuredRun
         from bids_gmvae.signal_models import get_signal_model
 
+        start = time.monotonic()
         torch.set_num_threads(self.inputs.n_threads)
         runs = [
             MeasuredRun.load(Path(path), mapped=self.inputs.mapped) for path in self.inputs.voxels
@@ -75,6 +76,15 @@ class FitRuns(RunInterface):
                 device=self.inputs.device,
                 progress=progress,
             )
+        # Times go into the log only: outputs of equal inputs have equal bytes.
+        LOGGER.info(
+            "%s, %s: %d voxels in %.1f s on %s",
+            self.inputs.label or self.inputs.signal_model,
+            fit.estimator,
+            sum(len(run.measurements) for run in runs),
+            time.monotonic() - start,
+            self.inputs.device,
+        )
         fit.save(folder / "fit.pt")
         paths = [folder / f"result{index}.pt" for index in range(len(results))]
         for path, result in zip(paths, results, strict=True):
@@ -122,7 +132,6 @@ def fit_runs(
     from bids_gmvae.estimators import get_estimator
 
     measured = [run.measurements for run in runs]
-    start = time.monotonic()
     if reuse_fit is None:
         chosen = get_estimator(estimator)
         fit = chosen(signal_model, settings, device=device, progress=progress).fit(*measured)
@@ -135,12 +144,6 @@ def fit_runs(
         estimate(run, fit, baseline, reason, device)
         for run, reason in zip(runs, reasons, strict=True)
     ]
-    n_voxels = sum(len(run) for run in measured)
-    # Times go into the log only: outputs of equal inputs have equal bytes.
-    LOGGER.info(
-        "%s, %s: %d voxels in %.1f s on %s",
-        signal_model.name, fit.estimator, n_voxels, time.monotonic() - start, device,
-    )  # fmt: skip
     return fit, results
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 LOGGER = logging.getLogger(__name__)
+
+#: Environment variable of a worker: the line of the terminal that is its own.
+LINE_VARIABLE = "BIDS_GMVAE_LINE"
 
 #: Lines per fit where there is no terminal.
 N_LINES = 5
@@ -33,8 +36,7 @@ def fit_progress(label: str) -> Iterator[Callable[[int, int, float], None]]:
         return
     from tqdm import tqdm
 
-    # Each worker process has a line of its own.
-    position = (getattr(multiprocessing.current_process(), "_identity", ()) or (1,))[-1] - 1
+    position = int(os.environ.get(LINE_VARIABLE, "0"))
     with tqdm(desc=label, unit="step", position=position, leave=False, dynamic_ncols=True) as bar:
 
         def update(step: int, n_steps: int, elbo: float) -> None:
