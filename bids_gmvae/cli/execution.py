@@ -35,7 +35,10 @@ STEPS = {
 
 #: Texts in a traceback of something that is no defect of the app.
 SYMPTOMS: Mapping[str, BaseException] = {
-    "BrokenProcessPool": MemoryError(),
+    "BrokenProcessPool": GMVAEError(
+        "A worker process was killed, most likely because memory ran out.",
+        "Give more memory, or use --low-mem and fewer --nprocs; finished work is kept.",
+    ),
     "MemoryError": MemoryError(),
     "No space left on device": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
     "Disk quota exceeded": OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
