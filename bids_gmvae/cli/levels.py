@@ -77,7 +77,7 @@ def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> 
     return code
 
 
-def reports_only(settings: RunSettings, log_dir: Path) -> ExitCode:
+def reports_only(settings: RunSettings, start_logs: Callable[[], Path]) -> ExitCode:
     """Build the pages again from what is on disk."""
     subjects = reports.subjects_on_disk(settings.output_dir, settings.selection.participant_label)
     if not subjects:
@@ -85,7 +85,7 @@ def reports_only(settings: RunSettings, log_dir: Path) -> ExitCode:
             f"There is nothing to report in {settings.output_dir}.",
             "Map the participants first, without --reports-only.",
         )
-    pages, broken = _child(settings, log_dir)(
+    pages, broken = _child(settings, start_logs())(
         reports.write_subject_reports,
         settings.output_dir,
         subjects,
@@ -98,14 +98,14 @@ def reports_only(settings: RunSettings, log_dir: Path) -> ExitCode:
     return ExitCode.REPORT_FAILED if broken else ExitCode.OK
 
 
-def group_level(settings: RunSettings, log_dir: Path) -> ExitCode:
+def group_level(settings: RunSettings, start_logs: Callable[[], Path]) -> ExitCode:
     """Tabulate all participants that are mapped."""
     if not any(settings.output_dir.glob("sub-*")):
         raise NothingEligibleError(
             f"No participant is mapped in {settings.output_dir}.",
             "Run the participant level first.",
         )
-    child = _child(settings, log_dir)
+    child = _child(settings, start_logs())
     page, unused = child(
         reports.write_group,
         settings.output_dir,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import uuid
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +14,23 @@ LOG_FILE = "bids_gmvae.log"
 
 #: What is shown on the console, by number of ``-v``.
 LEVELS = (logging.INFO, logging.DEBUG)
+
+
+class LogFile(logging.FileHandler):
+    """A log file that does without what it cannot write.
+
+    When the disk is full, the console has a better sentence about it than a traceback per line.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Drop the message if the file cannot take it."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file, whether or not its last lines can still be written."""
+        with suppress(OSError):
+            super().close()
 
 
 def new_run_uuid() -> str:
@@ -35,7 +53,7 @@ def configure_logging(log_file: Path | None, *, verbose: int = 0) -> None:
     console.setLevel(LEVELS[min(verbose, 2) // 2])
     handlers: list[logging.Handler] = []
     if log_file is not None:
-        file = logging.FileHandler(log_file, encoding="utf-8", delay=True)
+        file = LogFile(log_file, encoding="utf-8", delay=True)
         file.setFormatter(
             logging.Formatter("%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s")
         )

@@ -11,13 +11,14 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from bids_gmvae.cli.logs import LOG_FILE, configure_logging, new_run_uuid
 from bids_gmvae.cli.parser import parse_args
 from bids_gmvae.config import RunSettings
-from bids_gmvae.exceptions import ExitCode, GMVAEError, explain
+from bids_gmvae.exceptions import ExitCode, GMVAEError, StorageError, explain
 
 LOGGER = logging.getLogger(__name__)
 
@@ -71,15 +72,15 @@ def _dispatch(settings: RunSettings) -> ExitCode:
     """Do what was asked for; imports wait until caches and threads are set."""
     if settings.execution.dry_run is not None:
         return _dry_run(settings)
+    from bids_gmvae.cli.levels import group_level, participant_level, reports_only
+
+    # The folder of the call is made once it is clear that there is work.
+    start_logs = partial(_start_logs, settings)
     if settings.analysis_level == "group":
-        from bids_gmvae.cli.levels import group_level
-
-        return group_level(settings, _start_logs(settings))
-    from bids_gmvae.cli.levels import participant_level, reports_only
-
+        return group_level(settings, start_logs)
     if settings.output.reports_only:
-        return reports_only(settings, _start_logs(settings))
-    return participant_level(settings, lambda: _start_logs(settings))
+        return reports_only(settings, start_logs)
+    return participant_level(settings, start_logs)
 
 
 def _dry_run(settings: RunSettings) -> ExitCode:
@@ -102,9 +103,10 @@ def _start_logs(settings: RunSettings) -> Path:
     from bids_gmvae.cli.configfile import write_config
 
     log_dir = settings.output_dir / "logs" / new_run_uuid()
-    log_dir.mkdir(parents=True)
+    with _usable(settings.output_dir):
+        log_dir.mkdir(parents=True)
+        write_config(settings, log_dir / "config.toml")
     configure_logging(log_dir / LOG_FILE, verbose=settings.execution.verbose)
-    write_config(settings, log_dir / "config.toml")
     for option in settings.execution.ignored:
         LOGGER.info("%s has no effect here.", option)
     return log_dir
@@ -146,8 +148,21 @@ def _environment(settings: RunSettings) -> Iterator[None]:
         # Only what this app made: the folder may be somebody's scratch.
         for name in (CACHE, "gmvae_wf"):
             shutil.rmtree(work_dir / name, ignore_errors=True)
-    prepare_environment(settings, work_dir / CACHE)
+    with _usable(work_dir):
+        prepare_environment(settings, work_dir / CACHE)
     yield
+
+
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """Say it in plain words if a folder cannot be made or written."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"The folder {folder} cannot be used: {error.strerror}.",
+            "Choose another one that can be written, and has room.",
+        ) from error
 
 
 @contextmanager

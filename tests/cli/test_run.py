@@ -13,8 +13,9 @@ import pytest
 
 from bids_gmvae.cli.execution import Failure, Outcome, read_plugin
 from bids_gmvae.cli.levels import exit_code
-from bids_gmvae.cli.run import main
-from bids_gmvae.exceptions import ExitCode, InputError
+from bids_gmvae.cli.run import _start_logs, main
+from bids_gmvae.config import RunSettings
+from bids_gmvae.exceptions import ExitCode, InputError, StorageError
 from bids_gmvae.workflows.plan import LeftOut
 from tests.bids_tree import text_of
 from tests.tiny import BVALS, signals, tiny_dataset, tiny_mask, tiny_run
@@ -195,6 +196,23 @@ def test_invalid_input_has_its_code_and_no_traceback(tmp_path):
     assert "sub-<label>" in error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_work_dir_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "bids").mkdir()
+    (tmp_path / "file").write_text("")
+    work_dir = tmp_path / "file" / "work"
+    code, _, error = run(tmp_path / "bids", tmp_path / "out", "group", "-w", work_dir)
+    assert code == ExitCode.NO_SPACE
+    assert f"The folder {work_dir} cannot be used: Not a directory." in error
+    assert "Traceback" not in error
+
+
+def test_an_output_dir_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    settings = RunSettings(tmp_path, tmp_path / "file" / "out", "participant")
+    with pytest.raises(StorageError, match="out cannot be used: Not a directory"):
+        _start_logs(settings)
 
 
 def test_a_group_without_participants_is_told(tmp_path):
