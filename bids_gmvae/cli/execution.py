@@ -141,7 +141,7 @@ def execute(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Outcome]:
             and not _failed_at(reader_name(planned), outcomes[planned.title])
         )
         remaining = replace(remaining, runs=again)
-    return [_confirmed(outcome, settings.output_dir) for outcome in outcomes.values()]
+    return [_confirmed(outcome, settings) for outcome in outcomes.values()]
 
 
 def run_graph(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Failure]:
@@ -170,8 +170,8 @@ def run_graph(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Failure]
         if status == "exception":
             failed.append(node)
         elif status == "start" and node.name in STEPS:
-            runs = ", ".join(planned.title for planned in affected(node.fullname, plan))
-            LOGGER.info("%s: %s", runs, STEPS[node.name])
+            names = dict.fromkeys(item.run.stem for item in affected(node.fullname, plan))
+            LOGGER.info("%s: %s", ", ".join(names), STEPS[node.name])
 
     with _plugin(plan, settings, log_dir, follow) as options:
         try:
@@ -270,18 +270,18 @@ def _failed_at(graph: str, outcome: Outcome) -> bool:
     return any(graph in failure.node.split(".") for failure in outcome.failures)
 
 
-def _confirmed(outcome: Outcome, out_dir: Path) -> Outcome:
+def _confirmed(outcome: Outcome, settings: RunSettings) -> Outcome:
     """Believe in maps only if they are there: some plugins return before the work is done."""
     planned = outcome.planned
-    if not outcome.mapped or (out_dir / planned.outputs[0]).exists():
+    if not outcome.mapped or (settings.output_dir / planned.outputs[0]).exists():
         return outcome
-    missing = Failure(
-        f"{writer_name(planned)}.write",
-        "Its maps were not written when the plugin returned.",
-        "If jobs are still running, wait for them; else see the logs of the plugin.",
-        ExitCode.RUN_FAILED,
-        None,
-    )
+    message = "Its maps were not written when the plugin returned."
+    hint = "If jobs are still running, wait for them; else see the logs of the plugin."
+    if settings.execution.stop_on_first_crash:
+        message = "It was not reached: another run failed first."
+        hint = "Leave out --stop-on-first-crash to go on with the others."
+    node = f"{writer_name(planned)}.write"
+    missing = Failure(node, message, hint, ExitCode.RUN_FAILED, None)
     return replace(outcome, failures=(*outcome.failures, missing))
 
 

@@ -187,8 +187,11 @@ def _tell_failure(outcome: Outcome, failure: Failure) -> None:
 def _summarise(
     outcomes: Sequence[Outcome], invalid: Sequence[LeftOut], pages: Sequence[Path], log_dir: Path
 ) -> None:
-    n_mapped = sum(outcome.mapped for outcome in outcomes)
-    n_failed = len(outcomes) - n_mapped + len(invalid)
+    # A run counts as failed if one of its signal models did.
+    stems = {outcome.planned.run.stem for outcome in outcomes}
+    failed_stems = {outcome.planned.run.stem for outcome in outcomes if not outcome.mapped}
+    n_mapped = len(stems - failed_stems)
+    n_failed = len(failed_stems) + len(invalid)
     failed = f", {n_failed} failed (see above and {log_dir})" if n_failed else ""
     print(f"{n_mapped} run{'s' if n_mapped != 1 else ''} mapped{failed}.")
     for page in pages:
