@@ -191,7 +191,7 @@ def _summarise(
     stems = {outcome.planned.run.stem for outcome in outcomes}
     failed_stems = {outcome.planned.run.stem for outcome in outcomes if not outcome.mapped}
     n_mapped = len(stems - failed_stems)
-    n_failed = len(failed_stems) + len(invalid)
+    n_failed = len(failed_stems) + len({item.path for item in invalid})
     failed = f", {n_failed} failed (see above and {log_dir})" if n_failed else ""
     print(f"{n_mapped} run{'s' if n_mapped != 1 else ''} mapped{failed}.")
     for page in pages:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.estimators.base import Measurements
-from bids_gmvae.estimators.noise import estimate_variance
+from bids_gmvae.estimators.noise import ResidualVariance, noise_sigma, residual_variance
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.run import Run
-from bids_gmvae.voxels import Grid, load_image, smooth_sigma
+from bids_gmvae.voxels import Grid, load_image, smooth
 
 #: Voxels per call of the noise estimate; bounds its memory.
 CHUNK = 50_000
@@ -198,10 +198,18 @@ def noise_level(
     """
     if settings.noise_map not in ("auto", "global"):
         return torch.from_numpy(_given_sigma(Path(settings.noise_map), mask, grid))
-    variance = torch.cat(
-        [estimate_variance(chunk, acquisition, settings) for chunk in signals.split(CHUNK)]
+    residual = ResidualVariance.concatenate(
+        [
+            residual_variance(chunk.double(), acquisition, settings)
+            for chunk in signals.split(CHUNK)
+        ]
     )
-    sigma = smooth_sigma(variance.double().numpy(), mask)
+
+    def over_neighbours(columns: torch.Tensor) -> torch.Tensor:
+        smoothed = [smooth(column.numpy(), mask) for column in columns.unbind(1)]
+        return torch.from_numpy(np.stack(smoothed, axis=1))
+
+    sigma = noise_sigma(residual, over_neighbours, noise_model=settings.noise_model).numpy()
     if not np.isfinite(sigma).all():
         raise InputError(
             "No noise is found in the image: repeated measurements are identical.",

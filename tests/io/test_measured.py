@@ -1,0 +1,105 @@
+import gzip
+
+import nibabel as nb
+import numpy as np
+import pytest
+import torch
+
+from bids_gmvae.acquisition import Acquisition
+from bids_gmvae.config import ModelSettings
+from bids_gmvae.exceptions import InputError
+from bids_gmvae.io.measured import load_data, measure, noise_level
+from bids_gmvae.io.run import Run
+from bids_gmvae.voxels import Grid
+from tests.bids_tree import directions
+from tests.tiny import BVALS, SHAPE, signals
+
+GRID = Grid(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]), 1, 1)
+ACQUISITION = Acquisition(
+    bvals=torch.from_numpy(BVALS),
+    bvecs=torch.from_numpy(directions(len(BVALS)) * (BVALS[:, None] > 0)),
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    path = tmp_path / "sub-01_dwi.nii.gz"
+    nb.save(nb.Nifti1Image(signals(0), GRID.affine), path)
+    return Run("dwi", (path,), {"subject": "01"})
+
+
+@pytest.fixture
+def mask():
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[1:-1, 1:-1] = True
+    return mask
+
+
+def test_only_selected_volumes_and_masked_voxels_are_kept(run, mask):
+    data, grid = load_data(run)
+    selected = BVALS < 1500
+    measured = measure(
+        run,
+        grid,
+        data,
+        mask=mask,
+        removed=np.zeros_like(mask),
+        acquisition=ACQUISITION,
+        selected=selected,
+        settings=ModelSettings(),
+        info={},
+    )
+    rows = measured.measurements
+    assert rows.signals.dtype == torch.float32
+    assert np.array_equal(rows.signals.numpy(), data[mask][:, selected])
+    assert rows.acquisition.bvals.tolist() == BVALS[selected].tolist()
+    assert np.allclose(measured.reference, data[..., BVALS == 0].mean(axis=-1))
+    assert rows.sigma.median() == pytest.approx(30, rel=0.2)
+
+
+def test_one_number_is_the_median_of_the_noise_map(mask):
+    rows = torch.from_numpy(signals(0)[mask].astype(np.float32))
+    smooth = noise_level(rows, mask, GRID, ACQUISITION, ModelSettings())
+    single = noise_level(rows, mask, GRID, ACQUISITION, ModelSettings(noise_map="global"))
+    assert len(set(single.tolist())) == 1
+    assert single[0] == pytest.approx(float(np.median(smooth.numpy())))
+
+
+def test_a_given_noise_map_is_used_and_its_holes_are_filled(tmp_path, mask):
+    values = np.full(SHAPE, 25, np.float32)
+    values[2, 2, 1] = 0
+    nb.save(nb.Nifti1Image(values, GRID.affine), tmp_path / "noise.nii.gz")
+    settings = ModelSettings(noise_map=str(tmp_path / "noise.nii.gz"))
+    rows = torch.ones(int(mask.sum()), len(BVALS))
+    assert torch.equal(
+        noise_level(rows, mask, GRID, ACQUISITION, settings), torch.full((len(rows),), 25.0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "affine", "said"),
+    [
+        (np.ones((2, 2, 2), np.float32), GRID.affine, "must lie on the grid"),
+        (np.ones(SHAPE, np.float32), np.eye(4), "must lie on the grid"),
+        (np.zeros(SHAPE, np.float32), GRID.affine, "zero or not finite"),
+    ],
+)
+def test_an_unusable_noise_map_is_refused(tmp_path, mask, values, affine, said):
+    path = tmp_path / "noise.nii.gz"
+    nb.save(nb.Nifti1Image(values, affine), path)
+    rows = torch.ones(int(mask.sum()), len(BVALS))
+    with pytest.raises(InputError, match=said):
+        noise_level(rows, mask, GRID, ACQUISITION, ModelSettings(noise_map=str(path)))
+
+
+def test_a_truncated_image_is_named(run):
+    content = gzip.decompress(run.image.read_bytes())
+    run.image.write_bytes(gzip.compress(content[: len(content) // 2]))
+    with pytest.raises(InputError, match=r"sub-01_dwi\.nii\.gz cannot be read to its end"):
+        load_data(run)
+
+
+def test_a_damaged_archive_is_named(run):
+    run.image.write_bytes(run.image.read_bytes()[:-200])
+    with pytest.raises(InputError, match="cannot be read to its end"):
+        load_data(run)
