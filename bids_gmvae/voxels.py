@@ -78,34 +78,33 @@ def unmask(values: NDArray, mask: NDArray[np.bool_], fill: float = np.nan) -> ND
     return volume
 
 
-def smooth_sigma(
-    variance: NDArray[np.float64], mask: NDArray[np.bool_], *, width: float = 2.5
+def smooth(
+    values: NDArray[np.float64], mask: NDArray[np.bool_], *, width: float = 2.5
 ) -> NDArray[np.float64]:
-    """Turn voxelwise noise variances into a smooth map of standard deviations.
+    """Average positive values of voxels over their neighbours inside a mask.
 
     Parameters
     ----------
-    variance : array of shape (n_voxels,)
+    values : array of shape (n_voxels,)
         Noisy estimates, one per voxel of ``mask``.
     mask : array of bool, 3-D
         The voxels.
     width : float
-        Standard deviation of the smoothing kernel, voxels. It averages over some 4 voxels
-        across, as coil noise varies slowly.
+        Standard deviation of the kernel, voxels.
 
     Returns
     -------
     array of shape (n_voxels,)
-        Noise standard deviation, finite and positive.
+        NaN if no value is positive and finite.
     """
-    finite = np.isfinite(variance) & (variance > 0)
-    if not finite.any():
-        return np.full(len(variance), np.nan)
-    typical = np.median(variance[finite])
-    # Pulsating CSF and motion make single voxels look noisy; they must not spread.
-    usable = np.where(finite, np.clip(variance, typical / 5, typical * 5), 0.0)
-    total = gaussian_filter(unmask(usable, mask, fill=0.0), width, mode="constant")
-    weight = gaussian_filter(unmask(finite.astype(float), mask, fill=0.0), width, mode="constant")
+    usable = np.isfinite(values) & (values > 0)
+    if not usable.any():
+        return np.full(len(values), np.nan)
+    typical = np.median(values[usable])
+    # Pulsating CSF and motion make single voxels stand out; they must not spread.
+    tamed = np.where(usable, np.clip(values, typical / 20, typical * 5), 0.0)
+    total = gaussian_filter(unmask(tamed, mask, fill=0.0), width, mode="constant")
+    weight = gaussian_filter(unmask(usable.astype(float), mask, fill=0.0), width, mode="constant")
     with np.errstate(invalid="ignore", divide="ignore"):
-        smooth = np.sqrt(total[mask] / weight[mask])
-    return np.where(np.isfinite(smooth) & (smooth > 0), smooth, np.sqrt(typical))
+        average = total[mask] / weight[mask]
+    return np.where(np.isfinite(average) & (average > 0), average, typical)

@@ -14,7 +14,7 @@ from bids_gmvae.estimators.base import Estimator, Fit, Measurements
 from bids_gmvae.estimators.chunks import in_chunks
 from bids_gmvae.estimators.moments import derived_moments, moments, quantiles
 from bids_gmvae.estimators.problem import Problem
-from bids_gmvae.estimators.recognition import Recognised, Recognition, get_recognition
+from bids_gmvae.estimators.recognition import Recognition, get_recognition
 from bids_gmvae.estimators.residuals import (
     at_bound,
     leverage,
@@ -171,7 +171,7 @@ class GMVAE(Estimator):
         total = sum(len(voxels) for voxels in usable)
         if total == 0:
             raise InputError(
-                "No voxel can be fitted: every one is non-finite, constant or without noise level.",
+                "No voxel can be fitted: all are non-finite, constant or without noise level.",
                 "Check the image and the mask.",
             )
         chosen = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -12,19 +15,43 @@ from bids_gmvae.exceptions import AcquisitionError
 from bids_gmvae.likelihoods import Rician, invert_rician_mean
 
 #: Measurements per coefficient needed before a shell gets a higher-order fit.
-MEASUREMENTS_PER_COEFFICIENT = 2.0
-N_FIXED_POINT = 12
+MEASUREMENTS_PER_COEFFICIENT = 1.6
+#: Whatever a smooth fit misses, it finds noise too large, and more so in strongly weighted
+#: shells: the quieter shells tell. A low quantile over shells is hardly biased by chance.
+QUIET_QUANTILE = 0.25
+N_FIXED_POINT = 6
 
 
-def estimate_variance(
+@dataclass(frozen=True, eq=False)
+class ResidualVariance:
+    """Variance of the residuals of smooth fits, by shell.
+
+    Attributes
+    ----------
+    variance : Tensor of shape (n_voxels, n_shells)
+        Of the magnitudes, squared unit of the signals.
+    level, spread : Tensor of shape (n_voxels, n_shells)
+        Mean and standard deviation of the fitted magnitudes over the directions of a shell.
+    """
+
+    variance: Tensor
+    level: Tensor
+    spread: Tensor
+
+    @classmethod
+    def concatenate(cls, parts: list[ResidualVariance]) -> ResidualVariance:
+        """Join consecutive chunks of voxels."""
+        return cls(
+            torch.cat([part.variance for part in parts]),
+            torch.cat([part.level for part in parts]),
+            torch.cat([part.spread for part in parts]),
+        )
+
+
+def residual_variance(
     signals: Tensor, acquisition: Acquisition, settings: ModelSettings
-) -> Tensor:
-    """Estimate the noise variance of each voxel.
-
-    Every shell with directions gets a smooth fit over the sphere, every other shell its mean;
-    the residuals, with their degrees of freedom, give the variance of the magnitude, and a
-    fixed point turns it into the variance of the noise (the magnitude of pure noise varies
-    only 0.43 times as much).
+) -> ResidualVariance:
+    """Fit every shell smoothly over the sphere, and measure what is left.
 
     Parameters
     ----------
@@ -33,23 +60,23 @@ def estimate_variance(
     acquisition : Acquisition
         Settings of the measurements.
     settings : ModelSettings
-        Shell tolerance, b0 threshold and noise model.
+        Shell tolerance and b0 threshold.
 
     Returns
     -------
-    Tensor of shape (n_voxels,)
-        Noise variance, squared unit of ``signals``. To be averaged over neighbours: a single
-        voxel has few degrees of freedom.
+    ResidualVariance
+        One column per shell with more measurements than its fit has coefficients; if there is
+        none, one column of a tensor fit over all measurements.
 
     Raises
     ------
     AcquisitionError
-        If no shell holds more measurements than its fit has coefficients.
+        If not even that leaves a degree of freedom.
     """
     shells = find_shells(
         acquisition, b0_threshold=settings.b0_threshold, shell_tolerance=settings.shell_tolerance
     )
-    levels, squares, freedoms = [], [], []
+    variances, levels, spreads = [], [], []
     for shell in range(len(shells)):
         members = shells.index == shell
         values = signals[:, members]
@@ -57,31 +84,62 @@ def estimate_variance(
         if design is None:
             continue
         orthogonal, _ = torch.linalg.qr(design.to(signals))
-        residual = values - (values @ orthogonal) @ orthogonal.T
-        levels.append(values.mean(dim=1))
-        squares.append((residual**2).sum(dim=1))
-        freedoms.append(values.shape[1] - design.shape[1])
-    if not freedoms:
-        design = _tensor_design(acquisition).to(signals)
-        if len(acquisition) - design.shape[1] < 3:
-            raise AcquisitionError(
-                "The noise level cannot be estimated: no b-value has enough repeats or "
-                f"directions ({len(acquisition)} volumes).",
-                "Give the noise standard deviation with --noise-map PATH.",
-            )
-        return _tensor_residual_variance(signals, design)
+        fitted = (values @ orthogonal) @ orthogonal.T
+        freedom = values.shape[1] - design.shape[1]
+        variances.append(((values - fitted) ** 2).sum(dim=1) / freedom)
+        levels.append(fitted.mean(dim=1))
+        spreads.append(fitted.std(dim=1, correction=0))
+    if variances:
+        return ResidualVariance(*(torch.stack(x, dim=1) for x in (variances, levels, spreads)))
+    design = _tensor_design(acquisition).to(signals)
+    if len(acquisition) - design.shape[1] < 3:
+        raise AcquisitionError(
+            "The noise level cannot be estimated: no b-value has enough repeats or "
+            f"directions ({len(acquisition)} volumes).",
+            "Give the noise standard deviation with --noise-map PATH.",
+        )
+    variance = _tensor_residual_variance(signals, design)
+    level = signals.mean(dim=1, keepdim=True)
+    return ResidualVariance(variance[:, None], level, torch.zeros_like(level))
 
-    level = torch.stack(levels, dim=1)
-    square = torch.stack(squares, dim=1)
-    freedom = torch.tensor(freedoms).to(signals)
-    variance = square.sum(dim=1) / freedom.sum()
-    if settings.noise_model == "gaussian":
-        return variance
-    for _ in range(N_FIXED_POINT):
-        sigma = variance.sqrt().clamp(min=1e-6 * level.amax(dim=1).clamp(min=1e-12))[:, None]
-        shrink = Rician(invert_rician_mean(level, sigma), sigma).variance / sigma**2
-        variance = square.sum(dim=1) / (freedom * shrink).sum(dim=1)
-    return variance
+
+def noise_sigma(
+    residual: ResidualVariance, smooth: Callable[[Tensor], Tensor], *, noise_model: str
+) -> Tensor:
+    """Turn residual variances into the standard deviation of the noise.
+
+    The magnitude of pure noise varies only 0.43 times as much as the noise itself; a fixed
+    point finds the level at which the residuals are as large as they are.
+
+    Parameters
+    ----------
+    residual : ResidualVariance
+        By voxel and shell.
+    smooth : callable
+        Averages each column (n_voxels, n_shells) over neighbours: single voxels have few
+        degrees of freedom, coil noise varies slowly.
+    noise_model : str
+        ``rician`` or ``gaussian``.
+
+    Returns
+    -------
+    Tensor of shape (n_voxels,)
+        Unit of the signals.
+    """
+    variance = smooth(residual.variance)
+    if noise_model != "gaussian":
+        raw = variance
+        for _ in range(N_FIXED_POINT):
+            sigma = torch.quantile(variance, QUIET_QUANTILE, dim=1, keepdim=True).sqrt()
+            sigma = sigma.clamp(min=torch.finfo(sigma.dtype).tiny ** 0.25)
+            # Directions differ, and the variance is not linear in the signal: two points
+            # stand for their distribution.
+            ends = torch.stack(
+                [residual.level - residual.spread, residual.level + residual.spread]
+            )
+            magnitude = Rician(invert_rician_mean(ends, sigma), sigma)
+            variance = raw / smooth((magnitude.variance / sigma**2).mean(dim=0))
+    return torch.quantile(variance, QUIET_QUANTILE, dim=1).sqrt()
 
 
 def _design(n: int, acquisition: Acquisition, members: Tensor, is_b0: bool) -> Tensor | None:
