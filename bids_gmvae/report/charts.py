@@ -53,7 +53,10 @@ def gradient_spheres(directions: Sequence[tuple[str, NDArray]]) -> Figure:
         weight alike, so all are turned to the upper half, which is mapped onto a disc of equal
         areas.
     """
-    shown = [index for index, item in enumerate(directions) if len(item[1]) >= ENOUGH][:DISCS]
+    full = [index for index, item in enumerate(directions) if len(item[1]) >= ENOUGH]
+    # With many shells some are shown, from the lowest to the highest.
+    spread = np.unique(np.linspace(0, len(full) - 1, min(DISCS, len(full))).round().astype(int))
+    shown = [full[position] for position in spread]
     together = len(directions) > 1 or not shown
     n_discs = len(shown) + together
     size = min(2.1, (style.WIDTH - 0.15 * (n_discs - 1)) / n_discs)
@@ -126,6 +129,7 @@ def training(
         axes.set_ylabel("ELBO per voxel, nat")
         axes.set_title("Evidence lower bound", loc="left", pad=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.ticklabel_format(axis="y", useOffset=False, style="plain")
         axes.grid(axis="y")
         # The first steps start far below and would flatten the part that matters.
         ordered = np.sort(np.asarray(history, dtype=float)[np.isfinite(history)])
@@ -162,20 +166,24 @@ def _weights(axes: Axes, weights: Sequence[float], unexpected: float | None) -> 
         axes.text(float(place), value, text, ha="center", va="bottom", fontsize=7.5)
 
 
-def parameter_space(axes_of: Sequence[Axis], responsibilities: NDArray | None) -> Figure:
+def parameter_space(
+    axes_of: Sequence[Axis], winner: NDArray[np.int_] | None = None, active: Sequence[int] = ()
+) -> Figure:
     """Draw how voxels and components lie in parameter space, one panel per pair.
 
     Parameters
     ----------
     axes_of : sequence of Axis
         The parameters, each with values of shape (n_voxels,).
-    responsibilities : array of shape (n_voxels, n_components), optional
-        Probability of each component.
+    winner : array of int of shape (n_voxels,), optional
+        Most probable component of each voxel, from 0.
+    active : sequence of int
+        Components that are drawn.
     """
     pairs = list(combinations(range(len(axes_of)), 2))[:3]
     panel, gap, size = (4.4, 0.0, 9) if len(pairs) == 1 else (2.75, 0.95, 8)
     width = len(pairs) * panel + (len(pairs) - 1) * gap + 0.95
-    heading = 0.1 if responsibilities is None else 0.4
+    heading = 0.1 if winner is None else 0.4
     figure = style.new_figure(width, panel * 0.82 + 0.65 + heading)
     values = np.stack([axis.values for axis in axes_of], axis=1)
     usable = np.isfinite(values).all(axis=1)
@@ -193,8 +201,8 @@ def parameter_space(axes_of: Sequence[Axis], responsibilities: NDArray | None) -
         axes.set_ylim(*y.window)
         axes.set_xlabel(_wrap(x.label, panel), fontsize=size)
         axes.set_ylabel(_wrap(y.label, panel), fontsize=size)
-        if responsibilities is not None:
-            _ellipses(axes, values[usable][:, [first, second]], responsibilities[usable])
+        if winner is not None:
+            _ellipses(axes, values[usable][:, [first, second]], winner[usable], active)
     handles = figure.axes[0].get_legend_handles_labels()
     if handles[0]:
         figure.legend(
@@ -204,13 +212,11 @@ def parameter_space(axes_of: Sequence[Axis], responsibilities: NDArray | None) -
     return figure
 
 
-def _ellipses(axes: Axes, points: NDArray, responsibilities: NDArray) -> None:
+def _ellipses(
+    axes: Axes, points: NDArray, winner: NDArray[np.int_], active: Sequence[int]
+) -> None:
     """Draw mean and one sd of the voxels that most probably belong to each component."""
-    if not len(points):
-        return
-    shares = responsibilities.mean(axis=0)
-    winner = responsibilities.argmax(axis=1)
-    for k in map(int, np.flatnonzero(shares >= ACTIVE)):
+    for k in active:
         members = points[winner == k]
         if len(members) < 3:
             continue

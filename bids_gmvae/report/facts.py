@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,13 @@ from bids_gmvae.signal_models.base import Parameter
 ACTIVE = 0.01
 UNEXPECTED = 0.5
 
+#: Where a mask came from, in words.
+MASK_SOURCES = {
+    "given": "as given with --mask",
+    "derivative": "the one that comes with the image",
+    "median_otsu": "computed from the mean b0 (median_otsu)",
+}
+
 #: Packages whose version is shown.
 SOFTWARE = ("torch", "numpy", "scipy", "nibabel", "dipy", "nipype", "pybids", "matplotlib")
 
@@ -30,17 +38,6 @@ UNWEIGHTED_B = 10.0
 
 #: Residuals beyond so many noise sd count as that many.
 WILD = 4.0
-
-#: From these on a number becomes a finding.
-MANY_FAILED = 0.01
-MANY_AT_BOUND = 0.10
-MANY_UNIDENTIFIED = 0.20
-MANY_REMOVED = 0.02
-MANY_UNEXPECTED = 0.05
-MOSTLY_PRIOR = 0.5
-LOW_SNR = 10.0
-RESIDUAL_RANGE = (0.8, 1.25)
-SHELL_RESIDUAL = 1.5
 
 
 def array(values: Tensor) -> NDArray[np.float64]:
@@ -138,7 +135,7 @@ def parameter_rows(result: RunResult) -> list[dict[str, Any]]:
         influence = maps.get("priorinfluence")
         rows.append(
             {
-                "name": parameter.description,
+                "name": parameter.description.split(",")[0],
                 "unit": unit,
                 "median": median(usable),
                 "first_quartile": _number(quartiles[0]),
@@ -151,23 +148,55 @@ def parameter_rows(result: RunResult) -> list[dict[str, Any]]:
     return rows
 
 
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """How voxels share in the tissue components.
+
+    Attributes
+    ----------
+    shares : array of shape (n_components,)
+        Mean probability over the voxels that have an estimate.
+    winner : array of int of shape (n_voxels,)
+        Most probable component, from 0; -1 where there is no estimate.
+    """
+
+    shares: NDArray[np.float64]
+    winner: NDArray[np.int_]
+
+    @property
+    def active(self) -> list[int]:
+        """Components in use."""
+        return [int(k) for k in np.flatnonzero(self.shares >= ACTIVE)]
+
+
+def mixture(result: RunResult) -> Mixture | None:
+    """Sum up the responsibilities of a run, if it has any."""
+    if result.posterior.responsibilities is None:
+        return None
+    responsibilities = array(result.posterior.responsibilities)
+    known = np.isfinite(responsibilities).all(axis=1)
+    winner = np.where(known, np.nan_to_num(responsibilities).argmax(axis=1), -1)
+    shares = np.zeros(responsibilities.shape[1])
+    if known.any():
+        shares = responsibilities[known].mean(axis=0)
+    return Mixture(shares, winner)
+
+
 def component_rows(result: RunResult) -> list[dict[str, Any]]:
     """Describe the tissue components in use by the voxels that most probably belong to them."""
-    if result.posterior.responsibilities is None:
+    found = mixture(result)
+    if found is None:
         return []
-    responsibilities = np.nan_to_num(array(result.posterior.responsibilities))
-    shares = responsibilities.mean(0) if len(responsibilities) else np.zeros(0)
-    winner = responsibilities.argmax(1)
     parameters = result.posterior.signal_model.parameters
     factors = np.array([display_unit(parameter.unit)[0] for parameter in parameters])
     values = array(result.posterior.mean) * factors
     return [
         {
             "name": f"C{k + 1}",
-            "share": float(f"{shares[k]:.4g}"),
-            "medians": [median(column) for column in values[winner == k].T],
+            "share": float(f"{found.shares[k]:.4g}"),
+            "medians": [median(column) for column in values[found.winner == k].T],
         }
-        for k in map(int, np.flatnonzero(shares >= ACTIVE))
+        for k in found.active
     ]
 
 
@@ -191,7 +220,8 @@ def status_rows(result: RunResult) -> list[dict[str, Any]]:
 
 def mask_source(result: RunResult) -> str:
     """Say where the mask came from."""
-    return str(result.info.get("mask", {}).get("source", ""))
+    source = str(result.info.get("mask", {}).get("source", ""))
+    return MASK_SOURCES.get(source, source)
 
 
 def numbers(result: RunResult) -> dict[str, Any]:
@@ -202,9 +232,7 @@ def numbers(result: RunResult) -> dict[str, Any]:
     n_removed = int(result.removed.sum())
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = median(result.reference[result.mask] / result.sigma)
-    shares = None
-    if posterior.responsibilities is not None and len(status):
-        shares = np.nan_to_num(array(posterior.responsibilities)).mean(0)
+    found = mixture(result)
     unexpected = None
     if posterior.unexpected is not None and len(status):
         unexpected = finite(array(posterior.unexpected))
@@ -218,9 +246,9 @@ def numbers(result: RunResult) -> dict[str, Any]:
         "snr": snr,
         "sigma": median(result.sigma),
         "residual": overall(array(posterior.residual)),
-        "shares": None if shares is None else [float(f"{share:.4g}") for share in shares],
-        "n_components": None if shares is None else len(shares),
-        "n_active": None if shares is None else int((shares >= ACTIVE).sum()),
+        "shares": None if found is None else [float(f"{share:.4g}") for share in found.shares],
+        "n_components": None if found is None else len(found.shares),
+        "n_active": None if found is None else len(found.active),
         "unexpected": (
             None
             if unexpected is None or not unexpected.size
@@ -232,16 +260,6 @@ def numbers(result: RunResult) -> dict[str, Any]:
         "elbo": float(history[-1]) if history and np.isfinite(history[-1]) else None,
         "n_steps": len(history),
     }
-
-
-def findings(result: RunResult) -> list[dict[str, str]]:
-    """Put what the numbers mean into words: warnings and notes, the most serious first."""
-    values = numbers(result)
-    return [
-        *_about_voxels(values),
-        *_about_fit(result, values),
-        *_about_prior(result, values),
-    ]
 
 
 def software() -> dict[str, str]:
@@ -271,92 +289,6 @@ def settings_of(result: RunResult) -> Mapping[str, Any]:
     return {
         key: "given by the user" if "/" in str(value) else value for key, value in settings.items()
     }
-
-
-def _about_voxels(values: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    if values["failed"] > MANY_FAILED:
-        yield _finding(
-            "warning", f"{values['failed']:.1%} of the voxels could not be fitted.",
-            "They are NaN in the maps and bright cyan in the figures; the status map says why.",
-        )  # fmt: skip
-    if values["at_bound"] > MANY_AT_BOUND:
-        yield _finding(
-            "warning", f"In {values['at_bound']:.0%} of the voxels a parameter lies at its bound.",
-            "There the model or the data are not up to it: check gradients, motion and mask.",
-        )  # fmt: skip
-    if values["unidentified"] > MANY_UNIDENTIFIED:
-        yield _finding(
-            "info",
-            f"In {values['unidentified']:.0%} of the voxels the data hardly tell a parameter.",
-            "Read the prior-influence and sd maps before using it.",
-        )  # fmt: skip
-    if values["removed"] > MANY_REMOVED:
-        yield _finding(
-            "warning", f"{values['removed']:.1%} of the given mask holds no signal.",
-            "Those voxels were left out; check the mask, or whether the image was cropped.",
-        )  # fmt: skip
-
-
-def _about_fit(result: RunResult, values: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    if values["snr"] is not None and values["snr"] < LOW_SNR:
-        yield _finding(
-            "warning", f"The signal-to-noise ratio of the b0 images is low ({values['snr']:.1f}).",
-            "Faint lesions may be drawn towards normal tissue; look at the voxelwise maps too.",
-        )  # fmt: skip
-    residual = values["residual"]
-    if residual is not None and residual > RESIDUAL_RANGE[1]:
-        yield _finding(
-            "warning", f"Residuals are {residual:.2f} times what noise alone would leave.",
-            "Motion, artefacts or tissue that the model cannot describe; or the noise level was "
-            "set too low. The sd maps are too small by about that factor.",
-        )  # fmt: skip
-    if residual is not None and residual < RESIDUAL_RANGE[0]:
-        yield _finding(
-            "warning", f"Residuals are only {residual:.2f} times what noise should leave.",
-            "The noise level is probably set too high (was the image denoised or smoothed?); "
-            "the sd maps are then too large.",
-        )  # fmt: skip
-    bad = [
-        f"b = {row['b_value']}" for row in shell_rows(result)
-        if row["residual"] is not None and row["residual"] > SHELL_RESIDUAL
-    ]  # fmt: skip
-    if bad:
-        yield _finding(
-            "warning", f"The model does not fit the shell at {', '.join(bad)} s/mm².",
-            "Perfusion at low b (try --min-b), or signal at high b that the model lacks "
-            "(try --max-b).",
-        )  # fmt: skip
-    if result.info.get("sloppy"):
-        yield _finding("warning", "This is a fast test run (--sloppy).", "Do not use its maps.")
-
-
-def _about_prior(result: RunResult, values: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    if values["n_active"] == 1 and values["n_components"] > 1:
-        yield _finding(
-            "warning", "Only one tissue component is in use.",
-            "All voxels are drawn towards one average; check the mask and the noise level.",
-        )  # fmt: skip
-    if values["unexpected"] is not None and values["unexpected"] > MANY_UNEXPECTED:
-        yield _finding(
-            "warning", f"{values['unexpected']:.1%} of the voxels look like no learnt tissue.",
-            "Lesions, artefacts or partial volume: look at the unexpected-tissue map.",
-        )  # fmt: skip
-    drawn = [
-        f"{row['name'].split(',')[0].lower()} ({row['influence']:.0%})"
-        for row in parameter_rows(result)
-        if row["influence"] is not None and row["influence"] > MOSTLY_PRIOR
-    ]
-    if drawn:
-        yield _finding(
-            "warning",
-            "In the median voxel most of the information comes from the population, not from "
-            f"the voxel: {', '.join(drawn)}.",
-            "Do not read single voxels or small lesions from these maps.",
-        )  # fmt: skip
-
-
-def _finding(severity: str, text: str, hint: str) -> dict[str, str]:
-    return {"severity": severity, "code": "report", "text": text, "hint": hint}
 
 
 def _shell_name(b_value: float, is_b0: Any, number: int) -> str:

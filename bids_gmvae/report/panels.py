@@ -240,41 +240,39 @@ def _tissue(result: RunResult, view: View) -> Iterator[Panel]:
             "Probability of unexpected tissue on several slices.",
             mosaics.mosaic([layer], view, result.mask),
         )  # fmt: skip
-    responsibilities = None
-    if posterior.responsibilities is not None:
-        responsibilities = np.nan_to_num(array(posterior.responsibilities))
-        yield _components(result, responsibilities, view)
+    found = facts.mixture(result)
+    if found is not None:
+        yield _components(result, found, view)
     if len(posterior.signal_model.parameters) > 1:
+        figure = (
+            charts.parameter_space(_axes(result))
+            if found is None
+            else charts.parameter_space(_axes(result), found.winner, found.active)
+        )
         yield Panel(
             "scatter", "tissue", "svg", "Parameter space",
-            "Grey: how many voxels have these values. "
-            + _COMPONENTS_READ[responsibilities is not None],
-            "Histogram of voxels over pairs of parameters.",
-            charts.parameter_space(_axes(result), responsibilities),
+            "Grey: how many voxels have these values. " + _COMPONENTS_READ[found is not None],
+            "Histogram of voxels over pairs of parameters.", figure,
         )  # fmt: skip
 
 
-def _components(result: RunResult, responsibilities: NDArray, view: View) -> Panel:
-    shares = responsibilities.mean(0)
-    winner = responsibilities.argmax(1) + 1
-    unexpected = result.posterior.unexpected
-    if unexpected is not None:
-        broad = np.nan_to_num(array(unexpected))
-        winner[broad > np.maximum(responsibilities.max(1), facts.UNEXPECTED)] = len(shares) + 1
-    codes = unmask(winner, result.mask, fill=0)
+def _components(result: RunResult, found: facts.Mixture, view: View) -> Panel:
+    codes = found.winner + 1
     categories = [
-        (int(k) + 1, style.colour(int(k)), f"C{k + 1}, {share:.0%}")
-        for k, share in enumerate(shares)
-        if share >= facts.ACTIVE
+        (k + 1, style.colour(k), f"C{k + 1}, {found.shares[k]:.0%}") for k in found.active
     ]
-    if unexpected is not None:
-        categories.append((len(shares) + 1, "#ffffff", "Unexpected"))
+    if result.posterior.unexpected is not None:
+        code = len(found.shares) + 1
+        codes[array(result.posterior.unexpected) > facts.UNEXPECTED] = code
+        categories.append((code, "#ffffff", "Unexpected"))
     return Panel(
         "components", "tissue", "png", "Tissue components",
         "Each voxel has the colour of its most probable component. They should follow anatomy; "
         "which number is which tissue is arbitrary and differs between scans.",
         "Most probable tissue component on several slices.",
-        mosaics.category_mosaic(codes, categories, view, label="Most probable component"),
+        mosaics.category_mosaic(
+            unmask(codes, result.mask, fill=0), categories, view, label="Most probable component"
+        ),
     )  # fmt: skip
 
 

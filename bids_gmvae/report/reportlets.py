@@ -14,6 +14,7 @@ from bids_gmvae.io.atomic import write_bytes, write_json
 from bids_gmvae.io.result import RunResult
 from bids_gmvae.io.run import Run
 from bids_gmvae.report import facts, style
+from bids_gmvae.report.findings import findings
 from bids_gmvae.report.panels import panels
 
 #: How the names of the files end from which pages are assembled.
@@ -70,7 +71,7 @@ def describe(result: RunResult) -> dict[str, Any]:
         },
         "estimator": result.info.get("fit", {}).get("estimator", ""),
         "numbers": facts.numbers(result),
-        "issues": [*map(dict, result.info.get("issues", ())), *facts.findings(result)],
+        "issues": [*map(dict, result.info.get("issues", ())), *findings(result)],
         "shells": facts.shell_rows(result),
         "frame": result.info.get("frame", ""),
         "mask": facts.mask_source(result),

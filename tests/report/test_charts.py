@@ -19,7 +19,7 @@ def test_an_ellipse_is_one_sd_of_the_voxels_of_its_component():
     covariance = np.array([[0.04, 0.03], [0.03, 0.09]])
     points = rng.multivariate_normal((1, 1), covariance, 20000)
     axes = [charts.Axis(name, points[:, index], (0, 2)) for index, name in enumerate("ab")]
-    figure = charts.parameter_space(axes, np.ones((len(points), 1)))
+    figure = charts.parameter_space(axes, np.zeros(len(points), int), [0])
     (ellipse,) = figure.axes[0].patches
     turned = np.radians(ellipse.angle)
     turn = np.array([[np.cos(turned), -np.sin(turned)], [np.sin(turned), np.cos(turned)]])

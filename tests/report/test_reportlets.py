@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bids_gmvae.report import style
+from bids_gmvae.report.facts import mixture, overall
 from bids_gmvae.report.panels import panels
 from bids_gmvae.report.reportlets import (
     describe,
@@ -121,6 +122,20 @@ def test_a_parameter_that_the_prior_decides_is_named():
     (issue,) = [item for item in issues if "80%" in item["text"]]
     assert "mean signal kurtosis (80%)" in issue["text"]
     assert "diffusivity" not in issue["text"]
+
+
+def test_voxels_without_an_estimate_belong_to_no_component():
+    result = make_result(shape=SMALL)
+    responsibilities = result.posterior.responsibilities.clone()
+    responsibilities[:10] = torch.nan
+    found = mixture(replaced(result, responsibilities=responsibilities))
+    assert set(found.winner[:10]) == {-1}
+    assert found.shares.sum() == pytest.approx(1)
+
+
+def test_the_residual_of_pure_noise_is_one_however_few_the_measurements():
+    noise = np.abs(np.random.default_rng(0).normal(size=100_000))
+    assert overall(noise) == pytest.approx(1, abs=0.01)
 
 
 def test_folders_of_the_user_do_not_reach_the_report():
