@@ -15,14 +15,15 @@ from matplotlib.patches import Circle, Ellipse
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from bids_gmvae.io.qc import ACTIVE
 from bids_gmvae.report import style
 
 #: At most so many shells get a disc of their own, those with at least so many directions.
 DISCS = 4
 ENOUGH = 6
 
-#: Components below this weight are drawn faintly.
-ACTIVE = 0.01
+#: Residuals over noise beyond this are cut off the figure, so that the others can be read.
+HIGHEST = 4.0
 
 #: Fewer values than this have no box and no outliers.
 FEWEST = 4
@@ -255,9 +256,11 @@ def shell_residuals(
     overall : sequence of float
         The same over all voxels, by shell.
     """
-    width = min(style.WIDTH * 0.75, max(3.6, 1.3 + 0.95 * len(labels)))
-    figure = style.new_figure(width, 2.75)
-    axes = style.add_axes(figure, 0.75, 0.62, width - 0.95, 1.95)
+    width = min(style.WIDTH, max(3.6, 1.3 + 0.75 * len(labels)))
+    lines = max(label.count("\n") + 1 for label in labels)
+    bottom = 0.4 + 0.16 * lines
+    figure = style.new_figure(width, bottom + 2.1)
+    axes = style.add_axes(figure, 0.75, bottom, width - 0.95, 2.0)
     boxes = []
     for column in residuals.T:
         finite = column[np.isfinite(column)]
@@ -282,7 +285,8 @@ def shell_residuals(
     axes.set_xticks(places, labels)
     axes.set_xlim(-0.6, len(labels) - 0.4)
     top = np.nanmax([1.5, *(box["whishi"] for box in boxes)])
-    axes.set_ylim(0, top * 1.08)
+    axes.set_ylim(0, min(top * 1.08, HIGHEST))
+    axes.set_xlabel("b-value, s/mm²")
     axes.set_ylabel("Residual over noise")
     axes.grid(axis="y")
     axes.tick_params(axis="x", length=0)

@@ -14,14 +14,11 @@ from torch import Tensor
 
 from bids_gmvae import __version__
 from bids_gmvae.acquisition import Shells, find_shells
+from bids_gmvae.io.qc import ACTIVE, UNEXPECTED, WILD
 from bids_gmvae.io.result import RunResult
 from bids_gmvae.posterior import FAILED, STATUS_DESCRIPTIONS, Status
 from bids_gmvae.report.style import display_unit
 from bids_gmvae.signal_models.base import Parameter
-
-#: A component is active from this share on; a voxel is unexpected from this probability on.
-ACTIVE = 0.01
-UNEXPECTED = 0.5
 
 #: Where a mask came from, in words.
 MASK_SOURCES = {
@@ -35,9 +32,6 @@ SOFTWARE = ("torch", "numpy", "scipy", "nibabel", "dipy", "nipype", "pybids", "m
 
 #: Below this b-value (s/mm^2) a shell is called b0.
 UNWEIGHTED_B = 10.0
-
-#: Residuals beyond so many noise sd count as that many.
-WILD = 4.0
 
 
 def array(values: Tensor) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from bids_gmvae.io.qc import UNEXPECTED
 from bids_gmvae.io.result import RunResult
 from bids_gmvae.posterior import Status
 from bids_gmvae.report import charts, facts, mosaics, style
@@ -263,7 +264,7 @@ def _components(result: RunResult, found: facts.Mixture, view: View) -> Panel:
     ]
     if result.posterior.unexpected is not None:
         code = len(found.shares) + 1
-        codes[array(result.posterior.unexpected) > facts.UNEXPECTED] = code
+        codes[array(result.posterior.unexpected) > UNEXPECTED] = code
         categories.append((code, "#ffffff", "Unexpected"))
     return Panel(
         "components", "tissue", "png", "Tissue components",
@@ -342,7 +343,7 @@ def _fit(result: RunResult, view: View) -> Iterator[Panel]:
 
 
 def _shell_label(row: dict[str, Any]) -> str:
-    text = f"b = {row['b_value']}"
+    text = str(row["b_value"])
     if "echo_time" in row:
         text += f"\nTE {1e3 * row['echo_time']:.0f} ms"
     return f"{text}\n{row['n_volumes']} vol."
