@@ -338,7 +338,7 @@ def cohort_strip(regions: Mapping[str, Sequence[tuple[str, float]]], *, label: s
     axes.set_xlabel(label)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
-    axes.margins(x=0.14)
+    axes.margins(x=0.22)
     return figure
 
 
