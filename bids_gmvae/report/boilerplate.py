@@ -66,7 +66,8 @@ ESTIMATORS: Mapping[str, str] = {
     "gmvae": (
         "Parameters were estimated by a structured variational autoencoder "
         "[@structured_vae; @gmm_vae]: the likelihood of each voxel under the signal "
-        "model, with the unweighted signal marginalised, is combined in closed form with a Gaussian mixture prior of "
+        "model, with the unweighted signal marginalised, is combined in closed form "
+        "with a Gaussian mixture prior of "
         "{n_components} tissue components learnt from the scan itself, plus one fixed broad "
         "component for tissue unlike the rest. The maps hold posterior means and standard "
         "deviations; prior influence is the share of the posterior information that came from "
