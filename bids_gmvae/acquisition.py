@@ -143,7 +143,8 @@ def find_shells(
         b-values up to this count as b0, s/mm^2. Within them only values closer than
         `LOW_B_RESOLUTION` are pooled, because low b-values carry the perfusion signal.
     shell_tolerance : float
-        Half width of a shell relative to its centre, e.g. 0.05 for +-5 %.
+        Half width of a shell relative to its centre, e.g. 0.05 for +-5 %, and widest relative
+        gap between neighbouring b-values within it.
 
     Returns
     -------
@@ -155,21 +156,26 @@ def find_shells(
     >>> b = torch.tensor([0.0, 995.0, 1000.0, 1005.0, 2010.0, 1990.0])
     >>> find_shells(Acquisition(bvals=b)).counts.tolist()
     [1, 3, 2]
+    >>> find_shells(Acquisition(bvals=torch.tensor([2000.0, 2200.0]))).counts.tolist()
+    [1, 1]
     """
     bvals = acquisition.bvals.double()
     b_index = torch.zeros(len(bvals), dtype=torch.long)
-    first = -1.0
+    first = previous = -1.0
     shell = -1
     widest = (1 + shell_tolerance) / (1 - shell_tolerance)
     for position in torch.argsort(bvals.cpu(), stable=True).tolist():
         b = float(bvals[position])
-        low = b <= b0_threshold
-        joins = shell >= 0 and (
-            b - first <= LOW_B_RESOLUTION if low else first > b0_threshold and b <= first * widest
-        )
+        if b <= b0_threshold:
+            joins = shell >= 0 and b - first <= LOW_B_RESOLUTION
+        else:
+            # Width alone would merge neighbours such as 2000 and 2200: a shell has no wide gap.
+            close = b - previous <= shell_tolerance * b
+            joins = first > b0_threshold and close and b <= first * widest
         if not joins:
             shell, first = shell + 1, b
         b_index[position] = shell
+        previous = b
 
     others = [
         acquisition[name].double().cpu()

@@ -96,8 +96,7 @@ def _root_ratio(squared: Tensor, freedom: Tensor) -> Tensor:
 
 def at_bound(signal_model: SignalModel, values: Tensor) -> Tensor:
     """Tell where a parameter (n_voxels, n_parameters) lies at a physical bound, (n_voxels,)."""
-    lower = torch.tensor([parameter.lower for parameter in signal_model.parameters]).to(values)
-    upper = torch.tensor([parameter.upper for parameter in signal_model.parameters]).to(values)
+    lower, upper = (signal_model.to_physical(end) for end in signal_model.latent_range(values))
     margin = BOUND_MARGIN * (upper - lower)
     return ((values < lower + margin) | (values > upper - margin)).any(dim=1)
 

@@ -11,8 +11,8 @@ from bids_gmvae.estimators.problem import Linearisation, Problem, State
 
 #: Longest steps in log S0 and latents, and in tilt (radians).
 MAX_STEP, MAX_TILT = 1.5, 0.5
-#: Latents stay within this many spreads of the centre: far beyond any tissue.
-MAX_LATENT = 8.0
+#: A step this short changes nothing.
+MIN_STEP = 1e-6
 DAMPING_START, DAMPING_DOWN, DAMPING_UP = 1e-3, 0.1, 10.0
 DAMPING_MIN, DAMPING_MAX = 1e-4, 1e9
 GOOD_RATIO, POOR_RATIO = 0.75, 0.25
@@ -110,8 +110,6 @@ def solve(
         prior = penalty.select(active) if penalty is not None else None
         step, gain = _propose(part, part.linearise(here), here, prior, damping[active])
         there = part.move(here, step)
-        inside = there.z.clamp(-MAX_LATENT, MAX_LATENT)
-        there = State(there.log_s0, inside, there.orientation)
         difference = _objective(part, there, prior) - _objective(part, here, prior)
         better = difference >= 0
         state = state.put(active, there.where(better, here))
@@ -123,7 +121,8 @@ def solve(
         factor[ratio < POOR_RATIO] = DAMPING_UP
         damping[active] = (damping[active] * factor).clamp(min=DAMPING_MIN)
         # A refused step says nothing unless the damping has already made it tiny.
-        done = (better & (gain < tolerance)) | (damping[active] > DAMPING_MAX)
+        stuck = (step.abs().amax(dim=1) < MIN_STEP) | (damping[active] > DAMPING_MAX)
+        done = (better & (gain < tolerance)) | stuck
         converged[active] = done | (gain < CREEP)
         active = active[~done]
 
@@ -134,8 +133,7 @@ def gauss_newton_step(problem: Problem, state: State, penalty: NormalPenalty) ->
     """Take one step towards the posterior mode; differentiable, for use as a layer."""
     damping = torch.full_like(problem.sigma, DAMPING_START)
     step, _ = _propose(problem, problem.linearise(state), state, penalty, damping)
-    moved = problem.move(state, step)
-    return State(moved.log_s0, moved.z.clamp(-MAX_LATENT, MAX_LATENT), moved.orientation)
+    return problem.move(state, step)
 
 
 def _propose(
@@ -152,6 +150,12 @@ def _propose(
         pull = torch.einsum("vpq,vq->vp", penalty.precision, state.z - penalty.mean)
         gradient[:, block] -= pull
         curvature[:, block, block] += penalty.precision
+    lower, upper = problem.signal_model.latent_range(gradient)
+    block = slice(1, 1 + problem.n_parameters)
+    free = torch.ones_like(gradient)
+    free[:, block] = (~blocked(problem, state.z, gradient[:, block])).to(gradient)
+    gradient = gradient * free
+    curvature = curvature * free[:, :, None] * free[:, None, :] + torch.diag_embed(1 - free)
     diagonal = curvature.diagonal(dim1=1, dim2=2)
     # Directions without any information (f = 0 leaves the tilt free) must not make it singular.
     floor = 1e-10 * diagonal.amax(dim=1, keepdim=True).clamp(min=1e-12)
@@ -162,9 +166,30 @@ def _propose(
     longest[1 + problem.n_parameters :] = MAX_TILT
     excess = (step.abs() / longest).amax(dim=1, keepdim=True).clamp(min=1.0)
     step = step / excess
+    inside = (state.z + step[:, block]).clamp(lower, upper) - state.z
+    step = torch.cat([step[:, :1], inside, step[:, 1 + problem.n_parameters :]], dim=1)
     quadratic = torch.einsum("vp,vpq,vq->v", step, curvature, step)
     gain = (step * gradient).sum(dim=1) - quadratic / 2
     return step, gain
+
+
+def blocked(problem: Problem, z: Tensor, gradient: Tensor) -> Tensor:
+    """Tell which latents lie at an end of their range and are pushed further out.
+
+    Parameters
+    ----------
+    problem : Problem
+        Gives the signal model.
+    z, gradient : Tensor of shape (n_voxels, n_parameters)
+        Latents, and the derivative of what is maximised.
+
+    Returns
+    -------
+    Tensor of bool of shape (n_voxels, n_parameters)
+    """
+    lower, upper = problem.signal_model.latent_range(z)
+    below = (z <= lower + MIN_STEP) & (gradient < 0)
+    return below | ((z >= upper - MIN_STEP) & (gradient > 0))
 
 
 def _objective(problem: Problem, state: State, penalty: NormalPenalty | None) -> Tensor:

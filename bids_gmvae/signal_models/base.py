@@ -15,6 +15,8 @@ from bids_gmvae.acquisition import Acquisition
 
 #: Width of the soft walls at a parameter's bounds, in latent units (spreads).
 WALL = 0.1
+#: Largest logit of a fraction that differs from none or all.
+MAX_LOGIT = 7.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,19 @@ class Parameter:
         if math.isnan(self.tissue[0]):
             margin = 0.01 * (self.upper - self.lower)
             object.__setattr__(self, "tissue", (self.lower + margin, self.upper - margin))
+
+    @property
+    def latent_range(self) -> tuple[float, float]:
+        """Latents from which the data still tell which way to go.
+
+        Beyond a wall the value hardly changes any more, and beyond a logit of `MAX_LOGIT` the
+        fraction is none or all.
+        """
+        low, high = self._walls
+        if math.isinf(low):
+            ends = (-MAX_LOGIT - self._scaled_center, MAX_LOGIT - self._scaled_center)
+            return ends[0] / self.spread, ends[1] / self.spread
+        return low, high
 
     def to_real(self, values: Tensor) -> Tensor:
         """Map values within the bounds (``unit``) to the latent ``z``.
@@ -193,3 +208,8 @@ class SignalModel(ABC):
         """Map physical values (..., n_parameters) to latents."""
         columns = zip(self.parameters, values.unbind(-1), strict=True)
         return torch.stack([parameter.to_real(column) for parameter, column in columns], -1)
+
+    def latent_range(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the ends of `Parameter.latent_range`, (n_parameters,) each, typed as ``like``."""
+        ends = torch.tensor([parameter.latent_range for parameter in self.parameters]).to(like)
+        return ends[:, 0], ends[:, 1]

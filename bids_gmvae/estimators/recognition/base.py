@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bids_gmvae.estimators.problem import Problem, State
-from bids_gmvae.estimators.solver import NormalPenalty, Solution, profile, solve
+from bids_gmvae.estimators.solver import NormalPenalty, Solution, blocked, profile, solve
 from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential
 
 #: Gains below this (nats) do not move the posterior visibly.
@@ -84,6 +84,8 @@ def recognise(problem: Problem, solution: Solution) -> Recognised:
     """Turn the linearisation at a mode into a potential."""
     gradient, precision = profile(solution.linearisation, problem)
     z = solution.state.z
+    # A push against a wall is no evidence for what lies beyond it.
+    gradient = torch.where(blocked(problem, z, gradient), torch.zeros_like(gradient), gradient)
     curved = torch.einsum("vpq,vq->vp", precision, z)
     # Around z the log-likelihood of y is constant + shift . y - y . precision . y / 2.
     constant = solution.linearisation.log_likelihood - ((gradient + curved / 2) * z).sum(dim=1)
