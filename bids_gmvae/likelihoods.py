@@ -7,7 +7,7 @@ log-likelihood changes with the noiseless signal (the score) and how much it tel
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -69,30 +69,33 @@ class Rician(Distribution):
         self.signal, self.sigma = torch.broadcast_tensors(signal, sigma)
         super().__init__(self.signal.shape, validate_args=validate_args)
 
-    @property
+    @cached_property
+    def _bessel(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Give t = (signal / 2 sigma)^2 and its scaled Bessel functions: the costly part."""
+        t = (self.signal / (2 * self.sigma)) ** 2
+        return t, i0e(t), i1e(t)
+
+    @cached_property
     def mean(self) -> Tensor:
         """Expected magnitude."""
-        t = (self.signal / (2 * self.sigma)) ** 2
-        bessel = (1 + 2 * t) * i0e(t) + 2 * t * i1e(t)
-        return self.sigma * (torch.pi / 2) ** 0.5 * bessel
+        t, zeroth, first = self._bessel
+        return self.sigma * (torch.pi / 2) ** 0.5 * ((1 + 2 * t) * zeroth + 2 * t * first)
 
     @property
     def mean_slope(self) -> Tensor:
         """Derivative of the mean with respect to the noiseless signal."""
-        ratio = self.signal / self.sigma
-        t = ratio**2 / 4
-        return (torch.pi / 8) ** 0.5 * ratio * (i0e(t) + i1e(t))
+        _, zeroth, first = self._bessel
+        return (torch.pi / 8) ** 0.5 * self.signal / self.sigma * (zeroth + first)
 
     @property
     def variance(self) -> Tensor:
         """Variance of the magnitude."""
         ratio = self.signal / self.sigma
-        # 2 sigma^2 + signal^2 - mean^2 cancels at high SNR, where the series is exact.
+        # The exact expression cancels at high SNR, where the series is exact.
         inverse = 1 / ratio.clamp(min=ASYMPTOTIC_SNR) ** 2
-        series = 1 - inverse / 2 - inverse**2
-        low = ratio.clamp(max=ASYMPTOTIC_SNR)
-        exact = 2 + low**2 - Rician(low, torch.ones_like(low)).mean ** 2
-        return self.sigma**2 * torch.where(ratio > ASYMPTOTIC_SNR, series, exact)
+        series = self.sigma**2 * (1 - inverse / 2 - inverse**2)
+        exact = 2 * self.sigma**2 + self.signal**2 - self.mean**2
+        return torch.where(ratio > ASYMPTOTIC_SNR, series, exact)
 
     @property
     def variance_slope(self) -> Tensor:

@@ -83,8 +83,12 @@ class TestShells:
         assert shells_of(98, 102, b0_threshold=50).counts.tolist() == [2]
 
     def test_the_tolerance_is_half_the_width_of_a_shell(self):
-        assert len(shells_of(950, 1050, shell_tolerance=0.05)) == 1
-        assert len(shells_of(940, 1050, shell_tolerance=0.05)) == 2
+        assert len(shells_of(950, 1000, 1050, shell_tolerance=0.05)) == 1
+        assert len(shells_of(940, 990, 1040, shell_tolerance=0.05)) == 2
+
+    def test_a_wide_gap_splits_even_what_would_fit_into_one_shell(self):
+        assert len(shells_of(2000, 2200, shell_tolerance=0.05)) == 2
+        assert len(shells_of(2000, 2100, 2200, shell_tolerance=0.05)) == 1
 
     def test_a_chain_of_neighbours_does_not_grow_without_end(self):
         bvals = torch.linspace(1000, 2000, 101).tolist()
