@@ -80,7 +80,7 @@ def compute_mask(
     """
     if not is_b0.any():
         raise InputError("A mask needs a b0 image to judge the signal, but there is none.")
-    b0 = data[..., is_b0].mean(axis=-1, dtype=np.float64)
+    b0 = _mean(data[..., is_b0])
     path = given or derivative
     if path is not None:
         source = "given" if given else "derivative"
@@ -159,11 +159,19 @@ def signal_support(b0: NDArray, data: NDArray) -> NDArray[np.bool_]:
     Returns
     -------
     array of bool, 3-D
-        Where both means are finite and positive.
+        Where both means are positive.
     """
-    mean = data.mean(axis=-1, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        return np.isfinite(b0) & np.isfinite(mean) & (b0 > 0) & (mean > 0)
+    return (b0 > 0) & (_mean(data) > 0)
+
+
+def _mean(data: NDArray) -> NDArray[np.float64]:
+    """Average the finite values over volumes; 0 where there is none.
+
+    What is not finite is no lack of signal: the check of the values says what it is.
+    """
+    finite = np.isfinite(data)
+    total = data.sum(axis=-1, dtype=np.float64, where=finite)
+    return total / np.maximum(finite.sum(axis=-1), 1)
 
 
 def _open_on_grid(path: Path, grid: Grid) -> nb.Nifti1Image:
@@ -197,6 +205,5 @@ def _median_otsu(b0: NDArray[np.float64]) -> NDArray[np.bool_]:
     from dipy.segment.mask import median_otsu
     from scipy.ndimage import binary_fill_holes
 
-    volume = np.nan_to_num(b0, nan=0.0, posinf=0.0, neginf=0.0)
-    _, mask = median_otsu(volume, median_radius=2, numpass=1)
+    _, mask = median_otsu(b0, median_radius=2, numpass=1)
     return np.asarray(binary_fill_holes(mask), dtype=bool)

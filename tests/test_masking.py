@@ -84,7 +84,7 @@ def test_voxels_without_b0_signal_or_without_any_signal_are_removed(data, save):
     data = data.astype("f4")
     data[0, 0, 0, 0] = 0
     data[1, 0, 0] = 0
-    data[2, 0, 0, 2] = np.nan
+    data[2, 0, 0] = np.nan
     mask = compute_mask(data, IS_B0, GRID, derivative=path)
     assert np.argwhere(mask.removed).tolist() == [[0, 0, 0], [1, 0, 0], [2, 0, 0]]
     assert not (mask.removed & mask.mask).any()
@@ -94,6 +94,12 @@ def test_voxels_without_b0_signal_or_without_any_signal_are_removed(data, save):
 
 def test_zeros_in_weighted_volumes_are_data(data):
     data[..., 1:] = 0
+    assert signal_support(data[..., 0], data).all()
+
+
+def test_a_volume_that_is_not_finite_takes_no_voxel_away(data):
+    data = data.astype("f4")
+    data[..., 2] = np.nan
     assert signal_support(data[..., 0], data).all()
 
 

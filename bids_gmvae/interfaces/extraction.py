@@ -36,6 +36,7 @@ class ExtractVoxels(RunInterface):
     output_spec = ExtractVoxelsOutputSpec
 
     def _compute(self, folder: Path) -> None:
+        import nibabel as nb
         import numpy as np
 
         from bids_gmvae.config import ModelSettings
@@ -50,7 +51,14 @@ class ExtractVoxels(RunInterface):
         masks = np.load(self.inputs.mask)
         mask = masks["mask"]
         data, grid = load_data(run)
-        found = check_data(data, mask, acquisition, settings, directional=self.inputs.directional)
+        found = check_data(
+            data,
+            mask,
+            acquisition,
+            settings,
+            directional=self.inputs.directional,
+            voxel_size=nb.affines.voxel_sizes(grid.affine),
+        )
         raise_errors(found)
         for issue in found:
             level = logging.WARNING if issue.severity == "warning" else logging.DEBUG

@@ -25,7 +25,7 @@ def check_data(
     settings: ModelSettings,
     *,
     directional: bool,
-    voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
+    voxel_size: Sequence[float],
 ) -> list[Issue]:
     """Check the voxels of a series within its mask.
 

@@ -39,7 +39,7 @@ def check_gradients(
     usable: NDArray[np.bool_],
     b0_threshold: float,
     *,
-    voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
+    voxel_size: Sequence[float],
 ) -> list[Issue]:
     """Compare the gradient table with its variants (axes exchanged or negated).
 

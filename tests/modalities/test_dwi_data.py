@@ -15,6 +15,7 @@ from bids_gmvae.voxels import Grid, load_image
 from tests.bids_tree import directions
 
 SETTINGS = ModelSettings()
+CUBE = (1.0, 1.0, 1.0)
 
 
 def tissue(bvals):
@@ -44,7 +45,7 @@ class TestValues:
 
     def check(self, data, **options):
         mask = np.ones(data.shape[:3], dtype=bool)
-        options = {"directional": False} | options
+        options = {"directional": False, "voxel_size": CUBE} | options
         return check_data(data, mask, acquisition_of(self.BVALS), SETTINGS, **options)
 
     def test_sound_data_have_no_issue(self, data):
@@ -80,7 +81,8 @@ class TestValues:
         mask = np.ones(data.shape[:3], dtype=bool)
         mask[0] = False
         data[0] = np.nan
-        assert check_data(data, mask, acquisition_of(self.BVALS), SETTINGS, directional=True) == []
+        options = {"directional": True, "voxel_size": CUBE}
+        assert check_data(data, mask, acquisition_of(self.BVALS), SETTINGS, **options) == []
 
 
 class TestLabels:
@@ -173,7 +175,7 @@ class TestGradients:
     def check(self, bundles, bvecs):
         data, mask, _ = bundles
         usable = np.ones(len(self.BVALS), dtype=bool)
-        return check_gradients(data, mask, self.BVALS, bvecs, usable, 100.0)
+        return check_gradients(data, mask, self.BVALS, bvecs, usable, 100.0, voxel_size=CUBE)
 
     def test_the_right_table_passes(self, bundles):
         assert self.check(bundles, bundles[2]) == []
@@ -243,14 +245,16 @@ class TestRealData:
         assert found == ("leg" not in folder)
 
     def test_zeros_of_free_water_are_counted(self, real_data, tmp_path):
-        data, mask, acquisition, _ = real_run(real_data, "01_cfin_multishell_brain", tmp_path)
-        (issue,) = check_data(data, mask, acquisition, SETTINGS, directional=False)
+        data, mask, acquisition, size = real_run(real_data, "01_cfin_multishell_brain", tmp_path)
+        options = {"directional": False, "voxel_size": size}
+        (issue,) = check_data(data, mask, acquisition, SETTINGS, **options)
         assert "(8.6%) are 0 in some weighted volumes" in issue.text
 
     def test_relabelled_volumes_are_named(self, real_data, tmp_path):
         folder = "07_problem_cases/bvals_relabelled_philips"
-        data, mask, acquisition, _ = real_run(real_data, folder, tmp_path)
-        issues = check_data(data, mask, acquisition, SETTINGS, directional=False)
+        data, mask, acquisition, size = real_run(real_data, folder, tmp_path)
+        options = {"directional": False, "voxel_size": size}
+        issues = check_data(data, mask, acquisition, SETTINGS, **options)
         (issue,) = [issue for issue in issues if issue.severity != "info"]
         assert codes([issue]) == [("warning", "bvals_contradict_signal")]
         assert "volume 5 (b = 300) has the signal of b = 2000" in issue.text

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from bids_gmvae.config import ModelSettings, RunSettings
+from bids_gmvae.exceptions import InputError
+from bids_gmvae.interfaces import CheckRun, ComputeMask, ExtractVoxels
+from bids_gmvae.io.measured import MeasuredRun
+from bids_gmvae.modalities import dwi
+from bids_gmvae.workflows.dwi import CHECK_SETTINGS, NOISE_SETTINGS, pick
+from tests.bids_tree import text_of
+from tests.tiny import BVALS, SHAPE, signals, tiny_dataset
+
+STEM = "sub-01/dwi/sub-01"
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Send a run with other files than usual through check, mask and extraction."""
+    monkeypatch.chdir(tmp_path)
+
+    def through(files, **settings):
+        root = tiny_dataset(tmp_path / "bids", STEM, **files)
+        (run,), _ = dwi.find_runs(RunSettings(root, tmp_path / "out", "participant"))
+        model = ModelSettings(**settings)
+        values = run.to_dict()
+        checked = CheckRun(run=values, settings=pick(model, CHECK_SETTINGS)).run().outputs.checked
+        mask = ComputeMask(run=values, checked=checked, b0_threshold=model.b0_threshold).run()
+        extract = ExtractVoxels(
+            run=values,
+            checked=checked,
+            mask=mask.outputs.mask,
+            settings=pick(model, NOISE_SETTINGS),
+            directional=True,
+        )
+        return MeasuredRun.load(extract.run().outputs.voxels)
+
+    return through
+
+
+def image(values, voxel=(2.0, 2.0, 2.0)):
+    return {f"{STEM}_dwi.nii.gz": (values, np.diag([*voxel, 1.0]))}
+
+
+def test_the_threshold_of_b0_decides_on_mask_and_reference(read):
+    bvals = np.where(BVALS == 0, 150, BVALS)
+    measured = read({f"{STEM}_dwi.bval": text_of(bvals)}, b0_threshold=200)
+    assert np.allclose(measured.reference, signals(0)[..., BVALS == 0].mean(axis=-1))
+
+
+def test_a_volume_that_is_not_finite_is_named(read):
+    values = signals(0).astype("f4")
+    values[..., 9] = np.nan
+    with pytest.raises(InputError, match=r"volume 9 \(counted from 0\) hold none"):
+        read(image(values))
+
+
+def test_single_values_that_are_not_finite_stay_in_the_mask_with_a_warning(read):
+    values = signals(0).astype("f4")
+    values[3, 3, 1, 9] = np.nan
+    measured = read(image(values))
+    assert measured.mask[3, 3, 1]
+    assert not measured.removed.any()
+    assert "not_finite" in {issue["code"] for issue in measured.info["issues"]}
+
+
+def test_gradients_are_checked_with_the_edges_of_the_voxel(read, monkeypatch):
+    seen = []
+
+    def look(*_, voxel_size, **__):
+        seen.append(tuple(voxel_size))
+        return []
+
+    monkeypatch.setattr(dwi, "check_data", look)
+    voxel = (2.0, 2.0, 5.0)
+    mask = np.ones(SHAPE, "u1"), np.diag([*voxel, 1.0])
+    read(image(signals(0), voxel) | {f"derivatives/masks/{STEM}_desc-brain_mask.nii.gz": mask})
+    assert seen == [voxel]
