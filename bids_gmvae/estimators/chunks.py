@@ -12,7 +12,7 @@ from bids_gmvae.estimators.residuals import usable_voxels
 from bids_gmvae.posterior import FAILED, ParameterPosterior, concatenate
 
 #: Numbers held at once per chunk; bounds memory whatever the number of measurements.
-CHUNK_NUMBERS = 2_000_000
+CHUNK_NUMBERS = 1_000_000
 
 Function = Callable[[Measurements, Tensor], ParameterPosterior]
 
