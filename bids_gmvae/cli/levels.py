@@ -57,17 +57,18 @@ def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> 
         for failure in outcome.failures:
             _tell_failure(outcome, failure)
     child(reports.write_methods, out_dir / "logs", **_methods(plan, settings))
+    subjects = _subjects(plan, invalid)
     pages, broken = child(
         reports.write_subject_reports,
         out_dir,
-        _subjects(plan, invalid),
+        subjects,
         level=settings.output.report_output_level,
         mapped=[outcome.planned.run for outcome in outcomes if outcome.mapped],
         unmapped=_unmapped(outcomes, invalid),
     )
     for sentence in broken:
         LOGGER.error("%s", sentence)
-    problems = child(reports.finish, out_dir, check=settings.output.validate_outputs)
+    problems = child(reports.finish, out_dir, subjects, check=settings.output.validate_outputs)
     for problem in problems:
         LOGGER.error("Invalid output: %s", problem)
     code = exit_code(outcomes, invalid, reports_failed=bool(broken))

@@ -113,10 +113,11 @@ def write_group(out_dir: Path, atlases: Sequence[str], *, tables: bool) -> tuple
     return build_group_report(out_dir), problems
 
 
-def finish(out_dir: Path, *, check: bool) -> list[str]:
-    """Write the manifest and, if asked, check the whole dataset: one sentence per problem."""
-    from bids_gmvae.io.dataset import validate, write_manifest
+def finish(out_dir: Path, subjects: Sequence[str] = (), *, check: bool) -> list[str]:
+    """Tidy up, write the manifest and, if asked, check the dataset: one sentence per problem."""
+    from bids_gmvae.io.dataset import remove_unfinished, validate, write_manifest
 
+    remove_unfinished(out_dir, subjects)
     write_manifest(out_dir)
     return validate(out_dir) if check else []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import gzip
 import io
 import json
@@ -13,7 +14,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nibabel as nb
 from filelock import FileLock, Timeout
@@ -92,17 +93,27 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
-        try:
-            yield temporary
-            _sync(temporary)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        temporary, claim = _claim_temporary(path)
+        with claim:
+            try:
+                yield temporary
+                _sync(temporary)
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
         # Some network file systems cannot sync a folder; the file itself is safe by now.
         with suppress(OSError):
             _sync(path.parent)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the unfinished files of a folder whose writers are gone, as after a kill."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        # Finished by now, still being written, or on a file system that cannot tell: let it be.
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 @contextmanager
@@ -188,6 +199,19 @@ def write_image(path: Path, image: nb.Nifti1Image) -> Path:
         # No time and no name in the header. Noise hardly compresses, so speed is chosen.
         content = gzip.compress(content, compresslevel=4, mtime=0)
     return write_bytes(path, content)
+
+
+def _claim_temporary(path: Path) -> tuple[Path, IO[bytes]]:
+    """Create an unfinished file, which is locked for as long as its writer keeps it open."""
+    while True:
+        temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
+        claim = temporary.open("xb")
+        # Some network file systems have no locks; nothing is ever taken for abandoned there.
+        with suppress(OSError):
+            fcntl.flock(claim, fcntl.LOCK_EX)
+        if temporary.exists():
+            return temporary, claim
+        claim.close()  # it was taken for abandoned before it was locked
 
 
 def _concerns(error: OSError, path: Path) -> bool:

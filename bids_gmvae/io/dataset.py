@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, metadata
 from importlib.resources import files
 from pathlib import Path
@@ -17,10 +17,13 @@ from typing import Any
 from bids_gmvae import __version__
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import InputError
-from bids_gmvae.io.atomic import locked, write_json, write_text
+from bids_gmvae.io.atomic import locked, remove_abandoned, write_json, write_text
 from bids_gmvae.io.manifest import MANIFEST, write_manifest
 
-__all__ = ["description", "initialise", "merge_description", "validate", "write_manifest"]
+__all__ = [
+    "description", "initialise", "merge_description", "remove_unfinished", "validate",
+    "write_manifest",
+]  # fmt: skip
 
 BIDS_VERSION = "1.11.1"
 NAME = "bids_gmvae"
@@ -147,6 +150,14 @@ def dataset_link(root: Path, out_dir: Path) -> str:
     if root.is_relative_to(out_dir) or out_dir.is_relative_to(root):
         return Path(os.path.relpath(root, out_dir)).as_posix()
     return root.as_uri()
+
+
+def remove_unfinished(out_dir: Path, subjects: Iterable[str]) -> None:
+    """Remove what killed calls left half-written: of some participants, and of the dataset."""
+    own = (out_dir / f"sub-{label}" for label in subjects)
+    inside = (path for folder in own for path in (folder, *folder.rglob("*")) if path.is_dir())
+    for folder in (out_dir, out_dir / "logs", *inside):
+        remove_abandoned(folder)
 
 
 def validate(out_dir: Path) -> list[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bids_gmvae.io import sidecars
-from bids_gmvae.io.atomic import TEMPORARY, write_image, write_json, write_tsv
+from bids_gmvae.io.atomic import write_image, write_json, write_tsv
 from bids_gmvae.io.qc import quality, quality_table
 from bids_gmvae.io.result import RunResult
 from bids_gmvae.io.run import Run
@@ -285,10 +285,9 @@ def _with_extension(path: Path, extension: str) -> Path:
 
 
 def _remove_leftovers(out_dir: Path, run: Run, label: str, *, keep: set[Path]) -> None:
-    """Remove maps of an earlier call that this one did not make, and unfinished files."""
+    """Remove maps of an earlier call that this one did not make."""
     folder = (out_dir / map_path(run, suffix="dwimap")).parent
     own = f"{run.stem}_model-{label}_"
-    unfinished = set(folder.glob(f"{TEMPORARY}*-{own}*"))
     maps = {path for suffix in _MAPS for path in folder.glob(f"{own}*_{suffix}.*")}
-    for path in (maps | unfinished) - keep:
+    for path in maps - keep:
         path.unlink()

@@ -84,10 +84,32 @@ def test_an_unreadable_input_is_not_blamed_on_the_output(tmp_path):
 
 def test_other_errors_of_the_system_stay_what_they_are(tmp_path):
     with (
-        pytest.raises(FileNotFoundError, match=r"a\.txt"),
+        pytest.raises(IsADirectoryError, match=r"a\.txt"),
         atomic.atomic_write(tmp_path / "a.txt"),
     ):
-        pass
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), "a.txt")
+
+
+def test_only_what_no_process_writes_any_more_is_abandoned(tmp_path):
+    (tmp_path / ".tmp-0123abcd-a.txt").write_text("half")
+    with atomic.atomic_write(tmp_path / "b.txt") as temporary:
+        atomic.remove_abandoned(tmp_path)
+        assert list(tmp_path.iterdir()) == [temporary]
+        temporary.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["b.txt"]
+
+
+def test_a_file_taken_for_abandoned_before_it_was_locked_is_begun_anew(tmp_path, monkeypatch):
+    flock = atomic.fcntl.flock
+
+    def too_late(file, how):
+        monkeypatch.undo()
+        atomic.remove_abandoned(tmp_path)
+        flock(file, how)
+
+    monkeypatch.setattr(atomic.fcntl, "flock", too_late)
+    assert atomic.write_text(tmp_path / "a.txt", "text").read_text() == "text"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_full_disk_without_errno_is_recognised(tmp_path, monkeypatch):

@@ -9,7 +9,13 @@ import pytest
 from bids_gmvae.config import ExecutionSettings, RunSettings
 from bids_gmvae.exceptions import InputError, StorageError
 from bids_gmvae.io import atomic
-from bids_gmvae.io.dataset import description, initialise, merge_description, validate
+from bids_gmvae.io.dataset import (
+    description,
+    initialise,
+    merge_description,
+    remove_unfinished,
+    validate,
+)
 from bids_gmvae.io.derivatives import write_result
 from bids_gmvae.io.manifest import dataset_files, read_manifest, write_manifest
 from tests.results import PROVENANCE, make_result
@@ -165,6 +171,18 @@ def test_the_manifest_lists_data_and_no_logs_or_unfinished_files(tmp_path):
     assert rows["sub-01.html"]["sha256"].startswith(
         "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db"
     )
+
+
+def test_what_killed_calls_left_of_the_own_participants_is_removed(tmp_path):
+    for name in ("", "logs/", "sub-01/", "sub-01/ses-1/dwi/", "sub-01/figures/", "sub-02/dwi/"):
+        atomic.write_text(tmp_path / f"{name}.tmp-0123abcd-a.json", "half")
+    (tmp_path / "sub-01.html").touch()
+    remove_unfinished(tmp_path, ["01", "03"])
+    left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")]
+    assert sorted(name for name in left if "." in name) == [
+        "sub-01.html",
+        "sub-02/dwi/.tmp-0123abcd-a.json",
+    ]
 
 
 def test_what_was_written_is_valid(pristine):
