@@ -15,6 +15,7 @@ from bids_gmvae.cli.plan import make_plan, require_runs
 from bids_gmvae.cli.workers import run_in_child
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import ExitCode, NothingEligibleError
+from bids_gmvae.io.sources import preprocessed_by_qsiprep
 from bids_gmvae.workflows.dwi import estimation_settings
 from bids_gmvae.workflows.plan import LeftOut, Plan
 
@@ -158,7 +159,7 @@ def _methods(plan: Plan, settings: RunSettings) -> dict[str, Any]:
         "models": list(dict.fromkeys(planned.signal_model for planned in plan.runs)),
         "estimator": plan.runs[0].estimator,
         "settings": estimation_settings(settings.model),
-        "preprocessed": any("qsiprep" in str(p.run.image).lower() for p in plan.runs),
+        "preprocessed": any(preprocessed_by_qsiprep(planned.run) for planned in plan.runs),
     }
 
 

@@ -14,6 +14,7 @@ class DrawReportletsInputSpec(InputSpec):
 
     result = File(exists=True, mandatory=True, desc="a RunResult")
     out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
+    sloppy = traits.Bool(False, usedefault=True, desc="a fast test run: the report says so")
 
 
 class DrawReportletsOutputSpec(TraitedSpec):
@@ -33,5 +34,5 @@ class DrawReportlets(SinkInterface):
         from bids_gmvae.report.reportlets import write_reportlets
 
         result = RunResult.load(Path(self.inputs.result))
-        figures = write_reportlets(result, Path(self.inputs.out_dir))
+        figures = write_reportlets(result, Path(self.inputs.out_dir), sloppy=self.inputs.sloppy)
         self._results["figures"] = [str(path) for path in figures]

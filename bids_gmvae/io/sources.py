@@ -11,6 +11,7 @@ from typing import Any
 from bids_gmvae.config import RunSettings, SelectionSettings
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.inheritance import read_json
+from bids_gmvae.io.run import Run
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ def made_by_qsiprep(description: Mapping[str, Any]) -> bool:
         Content of dataset_description.json.
     """
     return any(name.lower().startswith("qsiprep") for name in _pipelines(description))
+
+
+def preprocessed_by_qsiprep(run: Run) -> bool:
+    """Tell whether a run comes from QSIPrep, by what its dataset says of itself."""
+    return run.dataset != "raw" and made_by_qsiprep(read_description(run.dataset_root) or {})
 
 
 def read_description(root: Path) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from bids_gmvae.io.gradients import fsl_to_image, read_b, read_bvals, read_bvecs
 from bids_gmvae.io.images import open_image
 from bids_gmvae.io.inheritance import Inheritance
 from bids_gmvae.io.run import Run
-from bids_gmvae.io.sources import made_by_qsiprep, read_description
+from bids_gmvae.io.sources import preprocessed_by_qsiprep
 from bids_gmvae.modalities.base import Issue
 
 
@@ -123,7 +123,7 @@ def read_table(run: Run, affine: NDArray[np.float64]) -> GradientTable:
                 "Transpose the file.",
             )
         )
-    if run.dataset != "raw" and made_by_qsiprep(read_description(run.dataset_root) or {}):
+    if preprocessed_by_qsiprep(run):
         frame = f"{bvec.name} (QSIPrep), taken as image axes"
         issues.append(
             Issue(

@@ -140,7 +140,7 @@ def _methods(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         models=[run["model"]["name"] for run in mapped],
         estimator=first["estimator"],
         settings=first["settings"],
-        preprocessed="qsiprep" in str(first["dataset"]).lower(),
+        preprocessed=any(run["preprocessed"] for run in mapped),
         version=first["software"]["bids_gmvae"],
     )
     # The text is escaped by methods_html.

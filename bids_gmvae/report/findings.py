@@ -20,14 +20,20 @@ RESIDUAL_RANGE = (0.8, 1.25)
 SHELL_RESIDUAL = 1.5
 
 
-def findings(result: RunResult) -> list[dict[str, str]]:
+def findings(result: RunResult, *, sloppy: bool = False) -> list[dict[str, str]]:
     """Put what the numbers mean into words: warnings and notes, the most serious first."""
     values = facts.numbers(result)
     return [
+        *_about_call(sloppy),
         *_about_voxels(values),
         *_about_fit(result, values),
         *_about_prior(result, values),
     ]
+
+
+def _about_call(sloppy: bool) -> Iterator[dict[str, str]]:
+    if sloppy:
+        yield _finding("warning", "This is a fast test run (--sloppy).", "Do not use its maps.")
 
 
 def _about_voxels(values: Mapping[str, Any]) -> Iterator[dict[str, str]]:
@@ -86,8 +92,6 @@ def _about_fit(result: RunResult, values: Mapping[str, Any]) -> Iterator[dict[st
             "Perfusion at low b (try --min-b), or signal at high b that the model lacks "
             "(try --max-b).",
         )  # fmt: skip
-    if result.info.get("sloppy"):
-        yield _finding("warning", "This is a fast test run (--sloppy).", "Do not use its maps.")
 
 
 def _about_prior(result: RunResult, values: Mapping[str, Any]) -> Iterator[dict[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 from bids_gmvae.io.atomic import write_bytes, write_json
 from bids_gmvae.io.result import RunResult
 from bids_gmvae.io.run import Run
+from bids_gmvae.io.sources import preprocessed_by_qsiprep
 from bids_gmvae.report import facts, style
 from bids_gmvae.report.findings import findings
 from bids_gmvae.report.panels import panels
@@ -26,7 +27,7 @@ def figures_dir(out_dir: Path, subject: str) -> Path:
     return out_dir / f"sub-{subject}" / "figures"
 
 
-def write_reportlets(result: RunResult, out_dir: Path) -> list[Path]:
+def write_reportlets(result: RunResult, out_dir: Path, *, sloppy: bool = False) -> list[Path]:
     """Draw the figures of a run and write what the report says about it.
 
     Parameters
@@ -35,6 +36,8 @@ def write_reportlets(result: RunResult, out_dir: Path) -> list[Path]:
         The fitted run.
     out_dir : Path
         Root of the output dataset.
+    sloppy : bool
+        Whether it was a fast test run; the report says so.
 
     Returns
     -------
@@ -51,12 +54,12 @@ def write_reportlets(result: RunResult, out_dir: Path) -> list[Path]:
             path = folder / f"{stem}_desc-{panel.name}_dwi.{panel.kind}"
             written.append(write_bytes(path, style.render(panel.figure, panel.kind)))
             shown.append({"file": path.name, **panel.to_dict()})
-    content = {**describe(result), "panels": shown}
+    content = {**describe(result, sloppy=sloppy), "panels": shown}
     written.append(write_json(folder / f"{stem}{REPORT_SUFFIX}", content))
     return written
 
 
-def describe(result: RunResult) -> dict[str, Any]:
+def describe(result: RunResult, *, sloppy: bool = False) -> dict[str, Any]:
     """Give all words and numbers of the report about a run, as plain values."""
     model = result.posterior.signal_model
     return {
@@ -71,7 +74,7 @@ def describe(result: RunResult) -> dict[str, Any]:
         },
         "estimator": result.info.get("fit", {}).get("estimator", ""),
         "numbers": facts.numbers(result),
-        "issues": [*map(dict, result.info.get("issues", ())), *findings(result)],
+        "issues": [*map(dict, result.info.get("issues", ())), *findings(result, sloppy=sloppy)],
         "shells": facts.shell_rows(result),
         "frame": result.info.get("frame", ""),
         "mask": facts.mask_source(result),
@@ -111,4 +114,5 @@ def _identity(run: Run) -> dict[str, Any]:
         "session": run.session,
         "input": run.image.name,
         "dataset": run.dataset,
+        "preprocessed": preprocessed_by_qsiprep(run),
     }

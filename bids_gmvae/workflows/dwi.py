@@ -129,7 +129,9 @@ def init_dwi_derivatives_wf(
         mem_gb=0.8 + 0.5 * size_gb,
     )
     figures = pe.Node(
-        DrawReportlets(out_dir=str(out_dir)), name="figures", mem_gb=0.8 + 0.5 * size_gb
+        DrawReportlets(out_dir=str(out_dir), sloppy=bool(provenance.get("sloppy"))),
+        name="figures",
+        mem_gb=0.8 + 0.5 * size_gb,
     )
     workflow.connect(
         [

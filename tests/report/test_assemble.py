@@ -113,6 +113,12 @@ def test_warnings_come_before_notes_and_set_the_verdict(copy):
     assert "nothing to worry about" in build_report(copy, "01").read_text()
 
 
+def test_preprocessing_is_part_of_the_methods(copy):
+    assert "QSIPrep" not in build_report(copy, "01").read_text()
+    change(copy, preprocessed=True)
+    assert "preprocessed with QSIPrep" in build_report(copy, "01").read_text()
+
+
 def test_sessions_and_models_share_a_page_or_have_their_own(tmp_path):
     for stem, model in (("sub-01_ses-a", "msdki"), ("sub-01_ses-b", "ball_stick")):
         result = make_result(shape=(7, 8, 1), stem=stem, model=model)

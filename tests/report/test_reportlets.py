@@ -144,6 +144,24 @@ def test_folders_of_the_user_do_not_reach_the_report():
     assert "secret" not in json.dumps(describe(result))
 
 
+def test_a_sloppy_run_is_a_warning():
+    result = make_result(shape=SMALL)
+    (issue,) = [
+        item for item in describe(result, sloppy=True)["issues"] if "sloppy" in item["text"]
+    ]
+    assert issue["severity"] == "warning"
+    assert "sloppy" not in json.dumps(describe(result)["issues"])
+
+
+def test_what_qsiprep_made_is_told_by_its_dataset_not_by_its_name(tmp_path):
+    result = make_result(shape=SMALL)
+    run = dataclasses.replace(result.run, dataset="mine", dataset_root=tmp_path)
+    result = dataclasses.replace(result, run=run)
+    assert not describe(result)["preprocessed"]
+    (tmp_path / "dataset_description.json").write_text('{"GeneratedBy": [{"Name": "QSIPrep"}]}')
+    assert describe(result)["preprocessed"]
+
+
 def test_a_run_that_was_not_mapped_leaves_its_reason(tmp_path):
     issue = {"severity": "error", "code": "b0", "text": "There is no b0.", "hint": "Add one."}
     write_unmapped(make_result(shape=SMALL).run, [issue], tmp_path)

@@ -145,6 +145,15 @@ def test_threads_do_not_change_what_a_fit_is(tmp_path):
     assert fit_hash(1) == fit_hash(4)
 
 
+@pytest.mark.parametrize("sloppy", [True, False])
+def test_reports_and_sidecars_are_told_of_sloppy_runs(tmp_path, sloppy):
+    settings = settings_for(tmp_path)
+    settings = replace(settings, execution=replace(settings.execution, sloppy=sloppy))
+    nodes = nodes_of(Plan("cpu", (planned_run(),)), settings)
+    (write,), (figures,) = find(nodes, "write"), find(nodes, "figures")
+    assert write.inputs.provenance["sloppy"] == figures.inputs.sloppy == sloppy
+
+
 def test_a_node_is_traced_to_its_runs():
     one, two = (planned_run(run=str(number), group="both") for number in (1, 2))
     other = planned_run("02", run="1")
