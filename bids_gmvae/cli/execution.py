@@ -165,13 +165,17 @@ def run_graph(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Failure]
     if settings.execution.write_graph:
         draw_graph(workflow, log_dir)
     failed: list[pe.Node] = []
+    several = len({planned.signal_model for planned in plan.runs}) > 1
 
     def follow(node: pe.Node, status: str) -> None:
         if status == "exception":
             failed.append(node)
         elif status == "start" and node.name in STEPS:
-            names = dict.fromkeys(item.run.stem for item in affected(node.fullname, plan))
-            LOGGER.info("%s: %s", ", ".join(names), STEPS[node.name])
+            met = affected(node.fullname, plan)
+            names = ", ".join(dict.fromkeys(item.run.stem for item in met))
+            models = {item.signal_model for item in met}
+            of_model = f" ({models.pop()})" if several and len(models) == 1 else ""
+            LOGGER.info("%s%s: %s", names, of_model, STEPS[node.name])
 
     with _plugin(plan, settings, log_dir, follow) as options:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 from bids_gmvae.cli import reports
 from bids_gmvae.cli.execution import Failure, Outcome, execute
 from bids_gmvae.cli.logs import LOG_FILE
-from bids_gmvae.cli.plan import make_plan, require_runs
+from bids_gmvae.cli.plan import counted, make_plan, require_runs
 from bids_gmvae.cli.workers import run_in_child
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import ExitCode, NothingEligibleError
@@ -51,7 +51,8 @@ def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> 
             LOGGER.log(level, "%s: %s %s", planned.title, issue["text"], issue["hint"])
     child(reports.start_dataset, out_dir, settings, plan.datasets)
     n_runs = len({planned.run.stem for planned in plan.runs})
-    LOGGER.info("Mapping %d runs of %d participants.", n_runs, len(plan.subjects))
+    of_whom = counted(len(plan.subjects), "participant")
+    LOGGER.info("Mapping %s of %s.", counted(n_runs, "run"), of_whom)
 
     outcomes = execute(plan, settings, log_dir)
     for outcome in outcomes:
@@ -194,7 +195,12 @@ def _summarise(
     failed_stems = {outcome.planned.run.stem for outcome in outcomes if not outcome.mapped}
     n_mapped = len(stems - failed_stems)
     n_failed = len(failed_stems) + len({item.path for item in invalid})
-    failed = f", {n_failed} failed (see above and {log_dir})" if n_failed else ""
-    print(f"{n_mapped} run{'s' if n_mapped != 1 else ''} mapped{failed}.")
+    incomplete = {item.planned.run.stem for item in outcomes if item.mapped and item.failures}
+    n_incomplete = len(incomplete - failed_stems)
+    parts = [f"{counted(n_mapped, 'run')} mapped"]
+    parts += [f"{n_incomplete} of them incomplete"] if n_incomplete else []
+    parts += [f"{n_failed} failed"] if n_failed else []
+    where = f" (see above and {log_dir})" if n_failed or n_incomplete else ""
+    print(f"{', '.join(parts)}{where}.")
     for page in pages:
         print(f"Report: {page}")

@@ -6,6 +6,7 @@ Importing this module must stay cheap: ``--help`` and ``--version`` answer at on
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,7 +104,10 @@ def parse_args(argv: Sequence[str] | None = None) -> RunSettings:
         If the configuration file is wrong.
     """
     parser = build_parser()
-    given = vars(parser.parse_args(argv))
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        _refuse(parser, unknown)
+    given = vars(known)
     ignored = {
         "--notrack": given.pop("notrack"),
         "--fs-license-file": given.pop("fs_license_file"),
@@ -129,6 +133,14 @@ def parse_args(argv: Sequence[str] | None = None) -> RunSettings:
     return settings
 
 
+def _refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
+    """End with the arguments that are no options, and the option that was perhaps meant."""
+    flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
+    meant = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
+    advice = f". Did you mean {meant[0]}?" if meant else ""
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
+
+
 def _unique_names(
     parser: argparse.ArgumentParser, pairs: Sequence[tuple[str, Path]]
 ) -> dict[str, Path]:
@@ -150,6 +162,11 @@ def _check_together(parser: argparse.ArgumentParser, settings: RunSettings) -> N
             "OUTPUT_DIR must not be BIDS_DIR, whose files would be mixed with the results; "
             f"give e.g. {bids_dir / 'derivatives' / 'bids_gmvae'}"
         )
+    if any(part.startswith("sub-") for part in _below(output_dir, bids_dir)):
+        parser.error(
+            f"OUTPUT_DIR {output_dir} is among the data of a participant in BIDS_DIR; "
+            f"give e.g. {bids_dir / 'derivatives' / 'bids_gmvae'}"
+        )
     if os.path.isfile(output_dir):
         parser.error(f"OUTPUT_DIR must be a folder, but {output_dir} is a file")
     if work_dir.is_relative_to(bids_dir):
@@ -169,3 +186,8 @@ def _check_together(parser: argparse.ArgumentParser, settings: RunSettings) -> N
         )
     if "auto" in model.signal_model and len(model.signal_model) > 1:
         parser.error("--signal-model must be either auto or names, not both")
+
+
+def _below(path: Path, folder: Path) -> tuple[str, ...]:
+    """Name the folders between a folder and a path in it, ends included; none elsewhere."""
+    return path.relative_to(folder).parts if path.is_relative_to(folder) else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 #: What is kept of a sidecar. The rest may identify a person, and would enter crash files.
 METADATA = ("EchoTime", "RepetitionTime", "InversionTime", "FlipAngle", "PhaseEncodingDirection")
+
+#: What differs among the maps of one parameter, or of one kind.
+_VARYING = re.compile(r"(?<=_desc-)(mean|std|priorinfluence)(?=_)|(?<=_label-)C\d+(?=_)")
 
 #: Images left out that are listed when nothing is left.
 N_REASONS = 20
@@ -100,7 +104,9 @@ def describe(plan: Plan) -> str:
     """Write the plan for people, one block per run."""
     blocks = []
     for planned in plan.runs:
-        together = [other.run.stem for other in plan.runs if other.group == planned.group]
+        # Groups are named within their participant.
+        members = plan.subjects[planned.run.subject]
+        together = [other.run.stem for other in members if other.group == planned.group]
         lines = {
             "image": f"{planned.run.image} [{planned.run.dataset}]",
             "volumes": f"{planned.n_volumes} used; shells {_shells(planned.shells)}",
@@ -109,7 +115,7 @@ def describe(plan: Plan) -> str:
             "model": f"{planned.signal_model} ({planned.reason})",
             "estimator": f"{planned.estimator} on {plan.device}",
             "fitted with": ", ".join(stem for stem in together if stem != planned.run.stem),
-            "outputs": "\n              ".join(planned.outputs),
+            "outputs": "\n              ".join(_folded(planned.outputs)),
         }
         block = [planned.run.stem]
         block += [f"  {name + ':':<11} {text}" for name, text in lines.items() if text]
@@ -123,8 +129,20 @@ def describe(plan: Plan) -> str:
         if lines_out:
             blocks.append("\n".join([title, *(f"  {line}" for line in lines_out)]))
     n_runs = len({planned.run.stem for planned in plan.runs})
-    blocks.append(f"{n_runs} runs of {len(plan.subjects)} participants would be mapped.")
+    of_whom = counted(len(plan.subjects), "participant")
+    blocks.append(f"{counted(n_runs, 'run')} of {of_whom} would be mapped.")
     return "\n\n".join(blocks)
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    Examples
+    --------
+    >>> counted(1, "run"), counted(2, "run")
+    ('1 run', '2 runs')
+    """
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def to_json(plan: Plan) -> str:
@@ -160,12 +178,25 @@ def to_json(plan: Plan) -> str:
 
 
 def _estimator(settings: RunSettings) -> str:
-    """Give the estimator's name; a fit that is reused brings its own."""
+    """Give the estimator's name; a fit that is reused brings its own.
+
+    Raises
+    ------
+    InputError
+        If draws are asked for, but it cannot draw.
+    """
     from bids_gmvae.estimators import get_estimator, load_fit
 
+    name = settings.model.estimator
     if settings.model.reuse_fit is not None:
-        return load_fit(settings.model.reuse_fit).estimator
-    return get_estimator(settings.model.estimator).name
+        name = load_fit(settings.model.reuse_fit).estimator
+    estimator = get_estimator(name)
+    if settings.model.posterior_samples and not estimator.draws:
+        raise InputError(
+            f"--posterior-samples asks for draws, but the estimator {name} cannot draw.",
+            "Leave the option out, or use --estimator gmvae.",
+        )
+    return estimator.name
 
 
 def _plan_run(
@@ -210,6 +241,7 @@ def _outputs(run: Run, model: SignalModel, estimator: str, settings: RunSettings
     centers = torch.tensor([parameter.center for parameter in model.parameters])
     with_prior = estimator == "gmvae"
     statistics = ["mean", "std", *(["priorinfluence"] if with_prior else [])]
+    statistics += ["samples"] if settings.model.posterior_samples else []
     for parameter in (*model.parameters, *model.derived(centers)):
         known = statistics if parameter in model.parameters else statistics[:2]
         for statistic in known:
@@ -225,6 +257,18 @@ def _outputs(run: Run, model: SignalModel, estimator: str, settings: RunSettings
         yield map_path(run, suffix="probseg", model=model.label, desc="unexpected").as_posix()
     yield map_path(run, suffix="dseg", model=model.label, desc="status").as_posix()
     yield map_path(run, suffix="mask", desc="gmvae").as_posix()
+
+
+def _folded(outputs: Sequence[str]) -> list[str]:
+    """Write names that differ in their statistic or component only as one, as shells do."""
+    alike: dict[str, list[str]] = {}
+    for name in outputs:
+        varying = _VARYING.search(name)
+        alike.setdefault(_VARYING.sub("*", name), []).append(varying[0] if varying else "")
+    return [
+        name.replace("*", f"{{{','.join(words)}}}" if len(words) > 1 else words[0])
+        for name, words in alike.items()
+    ]
 
 
 def _without_duplicates(planned: Sequence[PlannedRun]) -> list[PlannedRun]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -90,12 +91,21 @@ def _dry_run(settings: RunSettings) -> ExitCode:
     plan = run_in_child(make_plan, settings, log_file=None, verbose=settings.execution.verbose)
     if settings.execution.dry_run == "json":
         # Programs get the reasons as JSON too; the exit code says that nothing is left.
-        print(to_json(plan))
+        _print(to_json(plan))
         require_runs(plan)
     else:
         require_runs(plan)
-        print(describe(plan))
+        _print(describe(plan))
     return ExitCode.OK
+
+
+def _print(text: str) -> None:
+    """Write to the standard output; whoever reads it may stop early, as ``head`` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Else Python complains once more, when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _start_logs(settings: RunSettings) -> Path:

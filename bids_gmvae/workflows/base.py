@@ -86,7 +86,7 @@ def init_participant_wf(
             omp_nthreads=settings.compute.omp_nthreads,
             mem_gb=1.0 + 2.0 * sum(planned.size_gb for planned in members),
             mapped=settings.compute.low_mem,
-            label=f"sub-{subject} {members[0].signal_model}",
+            label=f"{_called(members)} {members[0].signal_model}",
             name=fit_name(members[0]),
         )
         for index, planned in enumerate(members):
@@ -130,6 +130,12 @@ def provenance_of(
         "sloppy": settings.execution.sloppy,
         "links": dict(datasets),
     }
+
+
+def _called(members: Sequence[PlannedRun]) -> str:
+    """Name a group of runs to the user by its first."""
+    others = f" + {len(members) - 1}" if len(members) > 1 else ""
+    return f"{members[0].run.stem}{others}"
 
 
 def reader_name(planned: PlannedRun) -> str:

@@ -149,6 +149,7 @@ def test_a_mistyped_name_is_answered_by_a_suggestion(call, capsys):
         (("--signal-model", "auto", "ivim"), "either auto or names"),
         (("--output-spaces", "MNI:2mm"), "must be TEMPLATE or TEMPLATE:res-N"),
         (("--particip", "01"), "unrecognized arguments"),
+        (("--estimatr=lsq",), "--estimatr=lsq. Did you mean --estimator?"),
     ],
 )
 def test_a_bad_command_line_exits_with_2_and_says_why(call, capsys, arguments, message):
@@ -159,6 +160,13 @@ def test_output_must_not_be_the_input(call, capsys):
     with pytest.raises(SystemExit, match="2"):
         parse_args(["bids", "bids", "participant"])
     assert "OUTPUT_DIR must not be BIDS_DIR" in capsys.readouterr().err
+
+
+def test_output_must_not_be_among_the_data_of_a_participant(call, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse_args(["bids", "bids/sub-01/out", "participant"])
+    assert "is among the data of a participant" in capsys.readouterr().err
+    assert parse_args(["bids", "bids/derivatives/gmvae", "participant"])
 
 
 def test_a_missing_dataset_is_named(tmp_path, capsys):

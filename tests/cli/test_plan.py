@@ -95,7 +95,20 @@ def test_the_readable_plan_names_shells_mask_model_and_why(study):
     assert "4 x b0, 8 x 1000, 8 x 2000 s/mm^2" in text
     assert "msdki (chosen for two or more shells)" in text
     assert "fitted with: sub-01_ses-a_run-2" in text
-    assert "4 runs of 1 participants would be mapped." in text
+    assert "4 runs of 1 participant would be mapped." in text
+
+
+def test_the_readable_plan_folds_names_that_differ_in_one_word(study):
+    text = describe(make_plan(replace(settings_for(study), model=ModelSettings(n_components=3))))
+    stem = "sub-01/ses-b/dwi/sub-01_ses-b_model-msdki_"
+    assert f"{stem}param-msk_desc-{{mean,std,priorinfluence}}_dwimap.nii.gz\n" in text
+    assert f"{stem}label-{{C1,C2,C3}}_desc-component_probseg.nii.gz\n" in text
+    assert f"{stem}desc-status_dseg.nii.gz\n" in text
+
+
+def test_the_readable_plan_does_not_mix_participants(tmp_path):
+    root = tiny_dataset(tmp_path / "bids", "sub-01/dwi/sub-01_run-1", "sub-02/dwi/sub-02_run-1")
+    assert "fitted with" not in describe(make_plan(settings_for(root)))
 
 
 def test_a_broken_run_is_left_out_with_the_reason(tmp_path):
