@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.inheritance import require_content
 
+#: Of a word that is no number, so many letters are shown.
+LETTERS = 30
+
 
 def read_bvals(path: Path) -> NDArray[np.float64]:
     """Read b-values: numbers in one row, or one per row.
@@ -173,8 +176,9 @@ def _read_rows(path: Path) -> list[list[float]]:
                 row.append(float(word))
             except ValueError:
                 advice = "Separate by blanks, without commas." if "," in word else "Correct it."
+                shown = word if len(word) <= LETTERS else f"{word[:LETTERS]}..."
                 raise InputError(
-                    f"{path} must hold numbers, but row {number}, column {column} is '{word}'.",
+                    f"{path} must hold numbers, but row {number}, column {column} is '{shown}'.",
                     advice,
                 ) from None
         if row:
