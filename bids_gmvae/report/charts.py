@@ -83,7 +83,7 @@ def gradient_spheres(directions: Sequence[tuple[str, NDArray]]) -> Figure:
 
     for column, index in enumerate(shown):
         label, vectors = directions[index]
-        _points(disc(column, f"{label} · {len(vectors)}"), vectors, style.colour(index))
+        _points(disc(column, f"{label}, {len(vectors)} directions"), vectors, style.colour(index))
     if together:
         everything = disc(len(shown), "all b-values")
         for index, (_, vectors) in enumerate(directions):
@@ -127,8 +127,7 @@ def training(
         axes.plot(steps, history, color=style.ACCENT, linewidth=1.6)
         axes.plot(steps[-1:], history[-1:], "o", color=style.ACCENT, markersize=4)
         axes.set_xlabel("Training step")
-        axes.set_ylabel("ELBO per voxel, nat")
-        axes.set_title("Evidence lower bound", loc="left", pad=8)
+        axes.set_title("Evidence lower bound (ELBO), nats per voxel", loc="left", pad=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.ticklabel_format(axis="y", useOffset=False, style="plain")
         axes.grid(axis="y")

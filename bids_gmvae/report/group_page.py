@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,11 +146,17 @@ def _regions(rows: Sequence[Row], factor: float) -> dict[str, list[tuple[str, fl
         value = _value(row, "median")
         if value is not None:
             name = "whole mask" if row["segmentation"] == "mask" else row["region"]
-            regions.setdefault(name.replace("-", " "), []).append((_label(row), value * factor))
+            name = name.replace("-", " ").replace("component minor", "minor components")
+            regions.setdefault(name, []).append((_label(row), value * factor))
     if {row["segmentation"] for row in rows} <= {"mask", "components"}:
-        order = sorted(regions, key=lambda name: (name != "whole mask", name))
-        return {name: regions[name] for name in order}
+        return {name: regions[name] for name in sorted(regions, key=_place)}
     return regions
+
+
+def _place(region: str) -> tuple[bool, float, str]:
+    """Order regions: the whole mask, components by their number, the rest."""
+    number = region.removeprefix("component ")
+    return region != "whole mask", float(number) if number.isdigit() else math.inf, region
 
 
 def _describe(parameter: str, model: str) -> str:

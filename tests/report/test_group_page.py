@@ -4,6 +4,7 @@ from bids_gmvae.exceptions import InputError
 from bids_gmvae.group.outliers import flag_outliers
 from bids_gmvae.io.atomic import write_tsv
 from bids_gmvae.report.assemble import build_group_report
+from bids_gmvae.report.group_page import _regions
 from tests.report.test_assemble import Page
 
 N = 7
@@ -51,6 +52,15 @@ def test_outliers_are_marked_and_lead_to_their_report(cohort):
 def test_every_figure_of_the_cohort_says_how_to_read_it(cohort):
     text = build_group_report(cohort).read_text()
     assert text.count("How to read it.") == 1 + text.count("<figure")
+
+
+def test_components_are_in_the_order_of_their_numbers():
+    names = ("component-10", "unexpected", "component-minor", "component-2")
+    own = {"participant_id": "sub-1", "session_id": None, "median": "1"}
+    rows = [own | {"segmentation": "mask", "region": "all"}]
+    rows += [own | {"segmentation": "components", "region": name} for name in names]
+    ordered = ["whole mask", "component 2", "component 10", "minor components", "unexpected"]
+    assert list(_regions(rows, 1.0)) == ordered
 
 
 def test_parameters_bear_their_description(cohort):
