@@ -47,8 +47,8 @@ class ParameterMap:
     parameter : Parameter
         What it is a map of.
     statistic : str
-        ``mean``, ``std`` or ``priorinfluence``: the ``desc-`` of the file name.
-    values : Tensor of shape (n_voxels,)
+        ``mean``, ``std``, ``priorinfluence`` or ``samples``: the ``desc-`` of the file name.
+    values : Tensor of shape (n_voxels,), of samples (n_voxels, n_samples)
         In `unit`; NaN where the fit failed.
     unit : str
         Unit of the values.
@@ -70,6 +70,7 @@ STATISTICS: Mapping[str, str] = {
         "{name}; share of the estimate's information that came from the population prior, "
         "0 (all from this voxel's data) to 1 (all from the prior)"
     ),
+    "samples": "{name}; draws from the posterior, the same draw of all parameters of a voxel",
 }
 
 
@@ -101,6 +102,8 @@ class ParameterPosterior:
         Fibre orientation, unit vector in the frame of the gradient directions.
     quantiles : Tensor of shape (n_voxels, n_parameters, 2), optional
         Central 68 % interval, physical units.
+    samples : Tensor of shape (n_voxels, n_parameters, n_samples), optional
+        Draws from the joint posterior of the parameters, physical units; if asked for.
     derived : mapping of Parameter to (mean, std)
         Quantities that follow from the parameters, each Tensor of shape (n_voxels,).
     """
@@ -117,6 +120,7 @@ class ParameterPosterior:
     unexpected: Tensor | None = None
     orientation: Tensor | None = None
     quantiles: Tensor | None = None
+    samples: Tensor | None = None
     derived: Mapping[Parameter, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def maps(self) -> Iterator[ParameterMap]:
@@ -126,6 +130,8 @@ class ParameterPosterior:
             yield _map(parameter, "std", self.std[:, index])
             if self.prior_influence is not None:
                 yield _map(parameter, "priorinfluence", self.prior_influence[:, index])
+            if self.samples is not None:
+                yield _map(parameter, "samples", self.samples[:, index])
         for parameter, (mean, std) in self.derived.items():
             yield _map(parameter, "mean", mean)
             yield _map(parameter, "std", std)
@@ -158,7 +164,7 @@ class ParameterPosterior:
 
 _TENSORS = (
     "mean", "std", "status", "s0", "residual", "shell_residual", "prior_influence",
-    "responsibilities", "unexpected", "orientation", "quantiles",
+    "responsibilities", "unexpected", "orientation", "quantiles", "samples",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -66,10 +67,14 @@ class AmortisedFit(Fit):
         """Draw latents for every voxel; their spread is the posterior the network claims."""
         self.signal_model.check(run.acquisition)
         check_same_shells(self.shell_index, run.acquisition, self.settings)
-        return in_chunks(self._posterior, run, device=self.network.encoder.center.device)
+        generator = torch.Generator().manual_seed(self.settings.random_seed)
+        estimate = partial(self._posterior, generator=generator)
+        return in_chunks(estimate, run, device=self.network.encoder.center.device)
 
     @torch.no_grad()
-    def _posterior(self, run: Measurements, usable: Tensor) -> ParameterPosterior:
+    def _posterior(
+        self, run: Measurements, usable: Tensor, *, generator: torch.Generator
+    ) -> ParameterPosterior:
         model = self.signal_model
         data = relative_signals(run, model, self.shell_index, self.settings)
         values, orientations, responsibilities = self._draw(data)
@@ -91,6 +96,7 @@ class AmortisedFit(Fit):
         derived = {}
         for parameter, drawn in model.derived(values).items():
             derived[parameter] = _moments(drawn)
+        n_samples = self.settings.posterior_samples
         return ParameterPosterior(
             signal_model=model,
             mean=mean,
@@ -101,6 +107,7 @@ class AmortisedFit(Fit):
             shell_residual=by_shell,
             responsibilities=responsibilities,
             orientation=orientation,
+            samples=_some(values, n_samples, generator) if n_samples else None,
             derived=derived,
         )
 
@@ -153,6 +160,7 @@ class AmortisedEstimator(Estimator):
     """Trains one network on the voxels of all runs."""
 
     fit_class: ClassVar[type[AmortisedFit]]
+    draws = True
 
     def fit(self, *runs: Measurements) -> AmortisedFit:
         """Train on at most `MAX_TRAINING_VOXELS`, shared out evenly between the runs.
@@ -241,7 +249,7 @@ def shared_noise(n_noise: int, settings: ModelSettings) -> Tensor:
     """
     if n_noise == 0:
         return torch.zeros(1, 1, 0)
-    n_pairs = max(MIN_DRAWS // 2, settings.posterior_samples // 2, n_noise)
+    n_pairs = max(MIN_DRAWS // 2, (settings.posterior_samples + 1) // 2, n_noise)
     generator = torch.Generator().manual_seed(settings.random_seed)
     noise = torch.randn(n_pairs, n_noise, generator=generator, dtype=torch.float64)
     factor = torch.linalg.cholesky(noise.T @ noise / n_pairs)
@@ -290,6 +298,17 @@ def _joined(parts: list[Tensor | None]) -> Tensor | None:
     """Join rows of voxels, unless there are none."""
     present = [part for part in parts if part is not None]
     return torch.cat(present, dim=-2).double() if present else None
+
+
+def _some(values: Tensor, n_samples: int, generator: torch.Generator) -> Tensor:
+    """Choose draws, others for each voxel, since all voxels share the noise of a draw.
+
+    Gives (n_voxels, n_parameters, n_samples) of (n_draws, n_voxels, n_parameters).
+    """
+    n_draws, n_voxels, n_parameters = values.shape
+    order = torch.rand(n_voxels, n_draws, generator=generator).argsort(dim=1)[:, :n_samples]
+    chosen = order[:, None].expand(-1, n_parameters, -1).to(values.device)
+    return values.permute(1, 2, 0).gather(2, chosen).float()
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -145,6 +145,8 @@ class Estimator(ABC):
 
     name: ClassVar[str]
     description: ClassVar[str]
+    #: Whether it can draw from the posterior.
+    draws: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.estimators.base import Estimator, Fit, Measurements
 from bids_gmvae.estimators.chunks import in_chunks
-from bids_gmvae.estimators.moments import derived_moments, moments, quantiles
+from bids_gmvae.estimators.moments import derived_moments, draw, moments, quantiles
 from bids_gmvae.estimators.problem import Problem
 from bids_gmvae.estimators.recognition import Recognition, get_recognition
 from bids_gmvae.estimators.residuals import (
@@ -64,9 +65,13 @@ class GMVAEFit(Fit):
 
     def posterior(self, run: Measurements) -> ParameterPosterior:
         """Combine the prior with every voxel's data."""
-        return in_chunks(self._posterior, run, device=self.summary.get("device", "cpu"))
+        generator = torch.Generator().manual_seed(self.settings.random_seed)
+        estimate = partial(self._posterior, generator=generator)
+        return in_chunks(estimate, run, device=self.summary.get("device", "cpu"))
 
-    def _posterior(self, run: Measurements, usable: Tensor) -> ParameterPosterior:
+    def _posterior(
+        self, run: Measurements, usable: Tensor, *, generator: torch.Generator
+    ) -> ParameterPosterior:
         model = self.signal_model
         prior = _to(self.prior, run.signals)
         problem = Problem.of(run, model, self.settings)
@@ -80,6 +85,7 @@ class GMVAEFit(Fit):
         follows = leverage(problem, recognised.state, prior.precisions[best])
         overall, by_shell = summarise_residuals(problem, recognised.state, follows)
         unidentified = (influence > UNIDENTIFIED).any(dim=1)
+        n_samples = self.settings.posterior_samples
         return ParameterPosterior(
             signal_model=model,
             mean=mean,
@@ -93,6 +99,7 @@ class GMVAEFit(Fit):
             unexpected=mixture.responsibilities[:, -1],
             orientation=recognised.state.orientation,
             quantiles=quantiles(mixture, model),
+            samples=draw(mixture, model, n_samples, generator) if n_samples else None,
             derived=derived_moments(mixture, model),
         )
 
@@ -129,6 +136,7 @@ class GMVAE(Estimator):
 
     name = "gmvae"
     description = "Structured variational autoencoder with a learnt Gaussian-mixture prior"
+    draws = True
 
     def fit(self, *runs: Measurements) -> GMVAEFit:
         """Learn the prior of all voxels of the runs, jointly."""

@@ -49,4 +49,5 @@ class MLP(AmortisedEstimator):
 
     name = "mlp"
     description = "Voxelwise self-supervised network"
+    draws = False
     fit_class = MLPFit

@@ -101,6 +101,46 @@ def derived_moments(
     }
 
 
+def draw(
+    mixture: MixturePosterior,
+    signal_model: SignalModel,
+    n_samples: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw from the posterior of every voxel, independently.
+
+    Parameters
+    ----------
+    mixture : MixturePosterior
+        Posterior of the latents.
+    signal_model : SignalModel
+        Gives the bijection to physical values.
+    n_samples : int
+        Draws per voxel.
+    generator : torch.Generator
+        On the CPU, so that all devices draw alike.
+
+    Returns
+    -------
+    Tensor of shape (n_voxels, n_parameters, n_samples)
+        Physical units, single precision.
+    """
+    means, rows = mixture.means, torch.arange(len(mixture.means))
+    jitter = 1e-12 * torch.eye(means.shape[-1]).to(means)
+    root = torch.linalg.cholesky_ex(mixture.covariances + jitter)[0]
+    cumulative = mixture.responsibilities.cumsum(dim=1)
+    drawn = []
+    for _ in range(n_samples):
+        chance = torch.rand(len(rows), 1, generator=generator, dtype=torch.float64).to(means)
+        chosen = (chance > cumulative[:, :-1]).sum(dim=1)
+        noise = torch.randn(
+            len(rows), means.shape[-1], 1, generator=generator, dtype=torch.float64
+        ).to(means)
+        latent = means[rows, chosen] + (root[rows, chosen] @ noise)[..., 0]
+        drawn.append(signal_model.to_physical(latent).float())
+    return torch.stack(drawn, dim=-1)
+
+
 def _hermite(like: Tensor) -> tuple[Tensor, Tensor]:
     """Give the Gauss-Hermite rule for the standard normal, by Golub and Welsch."""
     off_diagonal = torch.arange(1, N_NODES, dtype=torch.float64).sqrt()

@@ -136,7 +136,7 @@ def fit_runs(
         chosen = get_estimator(estimator)
         fit = chosen(signal_model, settings, device=device, progress=progress).fit(*measured)
     else:
-        fit = saved_fit(reuse_fit, signal_model, device)
+        fit = saved_fit(reuse_fit, signal_model, device, settings.posterior_samples)
     baseline = None
     if fit.estimator != "lsq":
         baseline = get_estimator("lsq")(signal_model, settings, device=device).fit(*measured)
@@ -147,7 +147,9 @@ def fit_runs(
     return fit, results
 
 
-def saved_fit(path: Path, signal_model: SignalModel, device: str) -> Fit:
+def saved_fit(
+    path: Path, signal_model: SignalModel, device: str, posterior_samples: int = 0
+) -> Fit:
     """Load a fit that must be for ``signal_model``, and place it on ``device``."""
     from bids_gmvae.estimators import load_fit
     from bids_gmvae.exceptions import InputError
@@ -159,7 +161,8 @@ def saved_fit(path: Path, signal_model: SignalModel, device: str) -> Fit:
             f"but the run is mapped with {signal_model.name}.",
             f"Use --signal-model {fit.signal_model.name}, or fit again without --reuse-fit.",
         )
-    return replace(fit, summary={**fit.summary, "device": device})
+    settings = replace(fit.settings, posterior_samples=posterior_samples)
+    return replace(fit, settings=settings, summary={**fit.summary, "device": device})
 
 
 def estimate(

@@ -160,6 +160,8 @@ def _residuals(result: RunResult) -> Iterator[Measure]:
 
 def _parameters(result: RunResult) -> Iterator[Measure]:
     for item in result.posterior.maps():
+        if item.statistic == "samples":  # summarised by mean and std
+            continue
         low, median, high = _percentiles(_estimated(result, item.values), 25, 50, 75)
         name = f"{parameter_label(item)}_{item.statistic}"
         iqr = None if low is None or high is None else _plain(high - low)

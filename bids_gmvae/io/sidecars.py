@@ -227,8 +227,10 @@ def parameter_sidecar(
         mask=mask,
         estimator=estimator,
     )
-    if statistic in ("mean", VOXELWISE) and parameter.lower >= 0:
+    if statistic in ("mean", "samples", VOXELWISE) and parameter.lower >= 0:
         sidecar["NonNegativity"] = "constrained"
+    if statistic == "samples":
+        sidecar["BootstrapAxis"] = 3
     return sidecar
 
 

@@ -113,6 +113,8 @@ def resample_to_template(
         kind = kind_of(path.name) if path.name.endswith(".nii.gz") else None
         if kind is None or not path.name.startswith(f"{run.stem}_"):
             continue
+        if "_desc-samples_" in path.name:  # what interpolation mixes is no draw any more
+            continue
         if kind == "vector":
             logger.info("%s is not resampled: orientations would have to be turned.", path.name)
             continue

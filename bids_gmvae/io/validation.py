@@ -97,6 +97,8 @@ def sidecar_problems(name: str, sidecar: Mapping[str, Any]) -> Iterator[str]:
         yield f"the sidecar{f' ({where})' if where else ''} is wrong: {error.message}"
     if "_space-" in name and "SpatialReference" not in sidecar:
         yield "the sidecar lacks SpatialReference, which a space- entity requires"
+    if ("_desc-samples_" in name) != ("BootstrapAxis" in sidecar):
+        yield "the sidecar must have BootstrapAxis if, and only if, the map holds samples"
     if "_res-" in name and "Resolution" not in sidecar:
         yield "the sidecar lacks Resolution, which a res- entity requires"
 

@@ -198,6 +198,15 @@ def test_invalid_input_has_its_code_and_no_traceback(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_draws_are_refused_where_there_are_none(study, tmp_path):
+    code, _, error = run(
+        study / "bids", tmp_path / "out", "participant", "-w", tmp_path / "w",
+        "--estimator", "lsq", "--posterior-samples", "2", "--dry-run",
+    )  # fmt: skip
+    assert code == ExitCode.INVALID_INPUT
+    assert "the estimator lsq cannot draw" in error
+
+
 def test_a_work_dir_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "bids").mkdir()
     (tmp_path / "file").write_text("")

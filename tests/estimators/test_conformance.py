@@ -1,5 +1,7 @@
 """What every estimator must fulfil."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -124,6 +126,23 @@ def test_a_saved_fit_gives_the_same_posterior(fitted, simulated, tmp_path):
     assert loaded.history == fit.history
     assert dict(loaded.summary) == dict(fit.summary)
     assert_equal(loaded.posterior(simulated.run), posterior, rtol=0, atol=0)
+
+
+def test_draws_follow_the_posterior_voxel_by_voxel(fitted, simulated):
+    name, fit, _ = fitted
+    if not ESTIMATORS[name].draws:
+        pytest.skip("no draws")
+    asking = replace(fit, settings=replace(fit.settings, posterior_samples=400))
+    posterior = asking.posterior(simulated.run)
+    samples = posterior.samples.double()
+    assert samples.shape == (*posterior.mean.shape, 400)
+    spread = posterior.std.clamp(min=1e-12)
+    z = (samples - posterior.mean[..., None]) / spread[..., None]
+    assert z.mean(dim=2).abs().max() < 0.3
+    torch.testing.assert_close(z.std(dim=2).median().item(), 1.0, rtol=0.1, atol=0)
+    neighbours = (z[:-1] * z[1:]).mean(dim=2)
+    assert neighbours.mean().abs() < 0.05
+    assert torch.equal(asking.posterior(simulated.run).samples, posterior.samples)
 
 
 def with_broken_voxels(run):

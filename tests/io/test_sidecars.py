@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,20 @@ def test_nothing_of_the_time_of_the_place_or_of_the_subject_is_told():
     assert text == texts(99.0, Path("/mnt/elsewhere/qsiprep"))
     assert "/data" not in text
     assert "not to be copied" not in text
+
+
+def test_samples_lie_along_the_axis_that_the_sidecar_names():
+    result = make_result()
+    samples = result.posterior.mean[..., None].expand(-1, -1, 5)
+    drawn = replace(result, posterior=replace(result.posterior, samples=samples))
+    found = [item for item in outputs(drawn, PROVENANCE) if "_desc-samples_" in item.path.name]
+    assert len(found) == result.posterior.mean.shape[1]
+    for output in found:
+        assert output.data.shape == (*result.mask.shape, 5)
+        assert output.sidecar["BootstrapAxis"] == 3
+        assert not list(sidecar_problems(output.path.name, output.sidecar))
+        unnamed = {key: value for key, value in output.sidecar.items() if key != "BootstrapAxis"}
+        assert list(sidecar_problems(output.path.name, unnamed))
 
 
 def test_raw_runs_in_their_own_space_need_no_reference():
