@@ -170,13 +170,17 @@ def _design(n: int, acquisition: Acquisition, members: Tensor, is_b0: bool) -> T
 
 
 def _tensor_design(acquisition: Acquisition) -> Tensor:
-    """Give the design of a log-linear tensor fit over all b-values."""
+    """Give the design of a log-linear fit over all measurements: tensor, kurtosis, T2."""
     b = acquisition.bvals.double().cpu()[:, None] / 1000
     columns = [torch.ones_like(b), -b]
     if "bvecs" in acquisition:
         columns.append(-b * quadratic_basis(acquisition.bvecs.double().cpu()))
     if len(torch.unique(acquisition.bvals)) > 3:
         columns.append(b**2)
+    if "echo_times" in acquisition:
+        delay = acquisition.echo_times.double().cpu()[:, None]
+        if delay.min() < delay.max():
+            columns.append((delay.min() - delay) / (delay.max() - delay.min()))
     return torch.cat(columns, dim=1)
 
 

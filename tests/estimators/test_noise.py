@@ -50,6 +50,11 @@ def test_one_b0_and_twelve_directions_are_enough():
     assert sigma / 0.05 == pytest.approx(1, abs=0.15)
 
 
+def test_decay_over_echo_times_is_not_taken_for_noise():
+    scheme = get_scheme("t2adc")
+    assert found(noisy(scheme, "t2_adc", 0.05), scheme) / 0.05 == pytest.approx(1, abs=0.1)
+
+
 def test_without_repeats_the_user_is_asked_for_a_noise_map():
     acquisition = Acquisition(bvals=torch.tensor([0.0, 1000.0, 2000.0], dtype=torch.float64))
     with pytest.raises(AcquisitionError, match="--noise-map"):
