@@ -17,7 +17,7 @@ from bids_gmvae.io.qc import quality, quality_table
 from bids_gmvae.io.result import RunResult
 from bids_gmvae.io.run import Run
 from bids_gmvae.posterior import FAILED, ParameterPosterior, Status
-from bids_gmvae.signal_models.base import Parameter
+from bids_gmvae.signal_models.base import Parameter, SignalModel
 from bids_gmvae.voxels import unmask
 
 #: Entities of source names that BIDS orders after ``space``.
@@ -175,7 +175,7 @@ def write_result(result: RunResult, out_dir: Path, *, provenance: Mapping[str, A
     summary = out_dir / map_path(run, suffix="", model=label, desc="qc", extension=".json")
     written.append(write_json(summary, quality(result)))
     written.append(write_tsv(_with_extension(summary, ".tsv"), quality_table(result)))
-    _remove_leftovers(out_dir, run, label, keep=set(written))
+    _remove_leftovers(out_dir, run, result.posterior.signal_model, keep=set(written))
     return written
 
 
@@ -284,10 +284,13 @@ def _with_extension(path: Path, extension: str) -> Path:
     return path.with_name(path.name.split(".")[0] + extension)
 
 
-def _remove_leftovers(out_dir: Path, run: Run, label: str, *, keep: set[Path]) -> None:
+def _remove_leftovers(out_dir: Path, run: Run, model: SignalModel, *, keep: set[Path]) -> None:
     """Remove maps of an earlier call that this one did not make."""
     folder = (out_dir / map_path(run, suffix="dwimap")).parent
-    own = f"{run.stem}_model-{label}_"
-    maps = {path for suffix in _MAPS for path in folder.glob(f"{own}*_{suffix}.*")}
+    patterns = [f"_model-{model.label}_*_{suffix}.*" for suffix in _MAPS]
+    # Suffixes of their own stand for the model, see `parameter_name`.
+    own = (parameter.bids for parameter in model.parameters if "param" not in parameter.bids)
+    patterns += [f"_desc-*_{bids['suffix']}.*" for bids in own]
+    maps = {path for pattern in patterns for path in folder.glob(run.stem + pattern)}
     for path in maps - keep:
         path.unlink()

@@ -175,6 +175,13 @@ def test_what_an_earlier_call_left_behind_is_removed(tmp_path):
     assert all(path.exists() for path in others)
 
 
+def test_maps_with_a_suffix_of_their_own_leave_nothing_behind_either(tmp_path):
+    write_result(make_result("t2_adc"), tmp_path, provenance=PROVENANCE)
+    write_result(make_result("t2_adc", estimator="lsq"), tmp_path, provenance=PROVENANCE)
+    found = {path.name.split("_desc-")[1] for path in tmp_path.rglob("*_T2map.nii.gz")}
+    assert found == {"mean_T2map.nii.gz", "std_T2map.nii.gz"}
+
+
 def test_the_voxelwise_estimator_claims_no_prior(tmp_path):
     written = write_result(make_result(estimator="lsq"), tmp_path, provenance=PROVENANCE)
     text = " ".join(names(written, tmp_path))
