@@ -33,13 +33,18 @@ def is_missing(path: Path) -> bool:
 
 
 def require_content(path: Path) -> None:
-    """Raise `InputError` if the content of a file is not here.
+    """Raise `InputError` if the content of a file is not here, or may not be read.
 
     Parameters
     ----------
     path : Path
         A file found in a dataset.
     """
+    if os.path.exists(path) and not os.access(path, os.R_OK):
+        raise InputError(
+            f"{path} is needed, but may not be read.",
+            "Ask its owner for permission, or leave the run out.",
+        )
     if is_missing(path):
         raise InputError(
             f"The content of {path} is needed, but the file is a broken link or pointer.",

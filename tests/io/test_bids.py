@@ -87,6 +87,12 @@ class TestContent:
         assert is_missing(tmp_path / "absent")
         assert not is_missing(tmp_path / "whole")
 
+    def test_a_file_that_may_not_be_read_is_named(self, tmp_path, monkeypatch):
+        path = write_tree(tmp_path, {"closed.json": {}}) / "closed.json"
+        monkeypatch.setattr("os.access", lambda path, mode: False)
+        with pytest.raises(InputError, match=r"closed\.json is needed, but may not be read"):
+            read_json(path)
+
     @pytest.mark.parametrize("extension", ["nii", "nii.gz"])
     def test_a_file_that_was_cut_off_is_noticed_before_it_is_read(self, tmp_path, extension):
         values = np.random.default_rng(0).integers(0, 9999, (8, 8, 8, 4)).astype("i2")
