@@ -189,7 +189,7 @@ def derivative(text: str) -> tuple[str, Path]:
 
 def output_space(text: str) -> str:
     """Read the name of a template, with its resolution if one is asked for."""
-    if not re.fullmatch(r"[0-9a-zA-Z]+(:res-[0-9a-zA-Z]+)?", text):
+    if not re.fullmatch(r"[0-9a-zA-Z+]+(:res-0*[1-9][0-9]*)?", text):
         raise argparse.ArgumentTypeError(
             f"'{text}' must be TEMPLATE or TEMPLATE:res-N, e.g. MNI152NLin2009cAsym:res-2"
         )

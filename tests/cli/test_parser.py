@@ -148,6 +148,7 @@ def test_a_mistyped_name_is_answered_by_a_suggestion(call, capsys):
         (("--min-b", "1000", "--max-b", "500"), "--min-b 1000 must be less than --max-b 500"),
         (("--signal-model", "auto", "ivim"), "either auto or names"),
         (("--output-spaces", "MNI:2mm"), "must be TEMPLATE or TEMPLATE:res-N"),
+        (("--output-spaces", "MNI:res-native"), "must be TEMPLATE or TEMPLATE:res-N"),
         (("--particip", "01"), "unrecognized arguments"),
         (("--estimatr=lsq",), "--estimatr=lsq. Did you mean --estimator?"),
     ],
