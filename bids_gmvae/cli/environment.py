@@ -45,6 +45,9 @@ def prepare_environment(settings: RunSettings, cache: Path) -> None:
         NIPYPE_NO_ET="1",
         NO_ET="1",
     )
+    if not os.path.isdir(os.path.expanduser("~/.cache/templateflow")):
+        # Else templates would be downloaded into HOME.
+        environment.setdefault("TEMPLATEFLOW_HOME", str(cache / "templateflow"))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment[name] = str(settings.compute.omp_nthreads)
     # Absent in containers; Nipype's SLURM plugin and crash files want it.

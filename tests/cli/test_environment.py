@@ -1,0 +1,30 @@
+import os
+
+import pytest
+
+from bids_gmvae.cli.environment import prepare_environment
+from bids_gmvae.config import RunSettings
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """Give the environment of a user without caches of their own, as the app changes it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {"HOME": str(home), "USER": "someone"}
+    monkeypatch.setattr(os, "environ", environment)
+
+    def prepare():
+        prepare_environment(RunSettings(tmp_path, tmp_path, "participant"), tmp_path / "cache")
+        return environment
+
+    return prepare
+
+
+def test_templates_are_not_downloaded_into_home(prepared, tmp_path):
+    assert prepared()["TEMPLATEFLOW_HOME"] == str(tmp_path / "cache" / "templateflow")
+
+
+def test_templates_that_the_user_has_are_used(prepared, tmp_path):
+    (tmp_path / "home/.cache/templateflow").mkdir(parents=True)
+    assert "TEMPLATEFLOW_HOME" not in prepared()
