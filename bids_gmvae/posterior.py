@@ -29,7 +29,7 @@ STATUS_DESCRIPTIONS: Mapping[Status, str] = {
     Status.FITTED: "Fitted",
     Status.AT_BOUND: "Fitted; a parameter lies at its physical bound",
     Status.NOT_CONVERGED: "The fit did not converge; the maps hold NaN",
-    Status.NOT_FINITE: "The signal is not finite; the maps hold NaN",
+    Status.NOT_FINITE: "The signal is not finite, or constant; the maps hold NaN",
     Status.NO_SIGNAL_SUPPORT: "In the given mask but without signal; not fitted",
     Status.UNIDENTIFIED: "Fitted, but the data hardly constrain a parameter: the prior decided",
 }
@@ -124,17 +124,18 @@ class ParameterPosterior:
     derived: Mapping[Parameter, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def maps(self) -> Iterator[ParameterMap]:
-        """Yield one map per parameter and statistic, then the derived ones."""
+        """Yield one map per parameter and statistic, then the derived ones.
+
+        Estimators that do not know a standard deviation give NaN, of which no map is made.
+        """
         for index, parameter in enumerate(self.signal_model.parameters):
-            yield _map(parameter, "mean", self.mean[:, index])
-            yield _map(parameter, "std", self.std[:, index])
+            yield from _mean_and_std(parameter, self.mean[:, index], self.std[:, index])
             if self.prior_influence is not None:
                 yield _map(parameter, "priorinfluence", self.prior_influence[:, index])
             if self.samples is not None:
                 yield _map(parameter, "samples", self.samples[:, index])
         for parameter, (mean, std) in self.derived.items():
-            yield _map(parameter, "mean", mean)
-            yield _map(parameter, "std", std)
+            yield from _mean_and_std(parameter, mean, std)
 
     def tensors(self) -> dict[str, Tensor]:
         """Give everything as named tensors, ready to be saved."""
@@ -173,6 +174,12 @@ def concatenate(posteriors: list[ParameterPosterior]) -> ParameterPosterior:
     parts = [posterior.tensors() for posterior in posteriors]
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return ParameterPosterior.from_tensors(posteriors[0].signal_model, joined)
+
+
+def _mean_and_std(parameter: Parameter, mean: Tensor, std: Tensor) -> Iterator[ParameterMap]:
+    yield _map(parameter, "mean", mean)
+    if not std.isnan().all():
+        yield _map(parameter, "std", std)
 
 
 def _map(parameter: Parameter, statistic: str, values: Tensor) -> ParameterMap:

@@ -1,5 +1,6 @@
 import gzip
 import json
+from dataclasses import replace
 
 import nibabel as nb
 import numpy as np
@@ -180,6 +181,16 @@ def test_maps_with_a_suffix_of_their_own_leave_nothing_behind_either(tmp_path):
     write_result(make_result("t2_adc", estimator="lsq"), tmp_path, provenance=PROVENANCE)
     found = {path.name.split("_desc-")[1] for path in tmp_path.rglob("*_T2map.nii.gz")}
     assert found == {"mean_T2map.nii.gz", "std_T2map.nii.gz"}
+
+
+def test_deviations_that_an_estimator_does_not_know_have_no_map(tmp_path):
+    result = make_result("ball_stick", estimator="lsq")
+    derived = {p: (mean, sd * np.nan) for p, (mean, sd) in result.posterior.derived.items()}
+    result = replace(result, posterior=replace(result.posterior, derived=derived))
+    text = " ".join(names(write_result(result, tmp_path, provenance=PROVENANCE), tmp_path))
+    assert "param-md_desc-mean_dwimap" in text
+    assert "param-md_desc-std" not in text
+    assert "param-vf_desc-std" in text
 
 
 def test_the_voxelwise_estimator_claims_no_prior(tmp_path):
