@@ -107,6 +107,15 @@ def test_the_same_seed_gives_the_same_posterior(fitted, simulated):
     assert_equal(again.posterior(simulated.run), posterior, rtol=0, atol=0)
 
 
+def test_another_seed_learns_in_another_way(fitted, simulated):
+    name, fit, _ = fitted
+    if not fit.history:
+        pytest.skip("nothing is learnt")
+    settings = replace(SETTINGS, random_seed=1, n_epochs=1)
+    other = ESTIMATORS[name](simulated.signal_model, settings).fit(simulated.run)
+    assert other.history[0] != fit.history[0]
+
+
 def test_the_global_random_state_is_left_alone(fitted, simulated):
     name, _, _ = fitted
     before = torch.get_rng_state()
