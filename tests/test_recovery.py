@@ -1,0 +1,108 @@
+"""From simulated files to parameters for every signal model, with nothing left out."""
+
+from dataclasses import replace
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from bids_gmvae.config import ModelSettings, RunSettings, SelectionSettings
+from bids_gmvae.estimators import get_estimator
+from bids_gmvae.io.measured import measure
+from bids_gmvae.modalities.dwi import check, find_runs
+from bids_gmvae.signal_models import SIGNAL_MODELS, get_signal_model
+from bids_gmvae.simulation.dataset import simulate_dataset
+from bids_gmvae.voxels import Grid
+
+SNR = 25
+WHITE, GREY = 1, 2
+
+
+def truth_of(folder, stem, parameter):
+    """Find the true map of a parameter."""
+    entity = parameter.bids.get("param")
+    name = (
+        f"_param-{entity}_desc-truth_dwimap"
+        if entity
+        else f"_desc-truth_{parameter.bids['suffix']}"
+    )
+    (path,) = folder.rglob(f"{stem}*{name}.nii.gz")
+    return nb.load(path).get_fdata()
+
+
+#: One worker maps a model, for all tests of it.
+MODELS = [
+    pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in sorted(SIGNAL_MODELS)
+]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def mapped(request, tmp_path_factory):
+    """Simulate a small scan, read it as the app does, and estimate it twice."""
+    folder = tmp_path_factory.mktemp("simulated")
+    name = request.param
+    simulate_dataset(
+        folder, n_subjects=1, signal_model=name, snr=SNR, voxel_size=6.0, n_slices=2, seed=4
+    )
+    settings = RunSettings(
+        folder, folder / "out", "participant",
+        selection=SelectionSettings(participant_label=("01",)),
+        model=ModelSettings(signal_model=(name,), n_components=5),
+    )  # fmt: skip
+    ((run, *_), _) = find_runs(settings)
+    checked = check(run, settings.model)
+    assert checked.acquisition is not None
+    image = nb.load(run.image)
+    truth = folder / "derivatives" / "truth"
+    (labels,) = truth.rglob("*_desc-truth_dseg.nii.gz")
+    labels = np.asarray(nb.load(labels).dataobj)
+    mask = labels > 0
+    measured = measure(
+        run, Grid.of(image), np.asarray(image.dataobj, dtype=np.float32),
+        mask=mask, removed=np.zeros_like(mask), acquisition=checked.acquisition,
+        selected=checked.selected, settings=settings.model, info={},
+    )  # fmt: skip
+    model = get_signal_model(name)
+    posteriors = {
+        estimator: get_estimator(estimator)(model, replace(settings.model))
+        .fit(measured.measurements)
+        .posterior(measured.measurements)
+        for estimator in ("gmvae", "lsq")
+    }
+    values = np.stack(
+        [truth_of(truth, run.stem, parameter)[mask] for parameter in model.parameters], axis=1
+    )
+    (sigma,) = truth.rglob("*_param-noise_desc-truth_dwimap.nii.gz")
+    level = measured.measurements.sigma.numpy() / nb.load(sigma).get_fdata()[mask]
+    return posteriors, values, labels[mask], level
+
+
+def test_the_noise_level_is_found(mapped):
+    *_, level = mapped
+    assert np.median(level) == pytest.approx(1, abs=0.08)
+
+
+def test_sharing_a_prior_beats_the_voxelwise_fit(mapped):
+    posteriors, values, labels, _ = mapped
+    for tissue in (WHITE, GREY):
+        own = labels == tissue
+        errors = {
+            name: np.sqrt(np.nanmean((posterior.mean.numpy() - values)[own] ** 2, axis=0))
+            for name, posterior in posteriors.items()
+        }
+        assert (errors["gmvae"] < 1.02 * errors["lsq"]).all(), errors
+
+
+def test_two_thirds_of_the_truths_lie_within_one_standard_deviation(mapped):
+    posteriors, values, labels, _ = mapped
+    posterior = posteriors["gmvae"]
+    covered = np.abs(posterior.mean.numpy() - values) < posterior.std.numpy()
+    for tissue in (WHITE, GREY):
+        share = covered[labels == tissue].mean(axis=0)
+        assert ((share > 0.58) & (share < 0.78)).all(), share
+
+
+def test_every_voxel_gets_an_estimate(mapped):
+    posteriors, *_ = mapped
+    for posterior in posteriors.values():
+        assert np.isfinite(posterior.mean.numpy()).mean() > 0.998
