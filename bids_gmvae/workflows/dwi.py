@@ -23,7 +23,9 @@ from bids_gmvae.io.run import Run
 from bids_gmvae.workflows.plan import node_name
 
 #: Settings that reading an image depends on; the others must not make it be read again.
-CHECK_SETTINGS = ("min_b", "max_b", "b0_threshold", "shell_tolerance", "min_volumes")
+CHECK_SETTINGS = (
+    "min_b", "max_b", "b0_threshold", "shell_tolerance", "min_volumes", "mask",
+)  # fmt: skip
 NOISE_SETTINGS = ("noise_model", "noise_map", "b0_threshold", "shell_tolerance")
 
 

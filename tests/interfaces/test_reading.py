@@ -1,3 +1,4 @@
+import nibabel as nb
 import numpy as np
 import pytest
 
@@ -7,7 +8,7 @@ from bids_gmvae.interfaces import CheckRun, ComputeMask, ExtractVoxels
 from bids_gmvae.io.measured import MeasuredRun
 from bids_gmvae.modalities import dwi
 from bids_gmvae.workflows.dwi import CHECK_SETTINGS, NOISE_SETTINGS, pick
-from tests.bids_tree import text_of
+from tests.bids_tree import AFFINE, text_of
 from tests.tiny import BVALS, SHAPE, signals, tiny_dataset
 
 STEM = "sub-01/dwi/sub-01"
@@ -24,7 +25,9 @@ def read(tmp_path, monkeypatch):
         model = ModelSettings(**settings)
         values = run.to_dict()
         checked = CheckRun(run=values, settings=pick(model, CHECK_SETTINGS)).run().outputs.checked
-        mask = ComputeMask(run=values, checked=checked, b0_threshold=model.b0_threshold).run()
+        mask = ComputeMask(
+            run=values, checked=checked, mask=model.mask, b0_threshold=model.b0_threshold
+        ).run()
         extract = ExtractVoxels(
             run=values,
             checked=checked,
@@ -45,6 +48,14 @@ def test_the_threshold_of_b0_decides_on_mask_and_reference(read):
     bvals = np.where(BVALS == 0, 150, BVALS)
     measured = read({f"{STEM}_dwi.bval": text_of(bvals)}, b0_threshold=200)
     assert np.allclose(measured.reference, signals(0)[..., BVALS == 0].mean(axis=-1))
+
+
+def test_a_mask_of_the_user_makes_up_for_an_unusable_one(read, tmp_path):
+    given = tmp_path / "given.nii.gz"
+    nb.save(nb.Nifti1Image(np.ones(SHAPE, "u1"), AFFINE), given)
+    derivative = f"derivatives/masks/{STEM}_desc-brain_mask.nii.gz"
+    measured = read({derivative: np.ones((2, 2, 2), "u1")}, mask=str(given))
+    assert measured.mask.all()
 
 
 def test_a_volume_that_is_not_finite_is_named(read):
