@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_gmvae.exceptions import InputError
-from bids_gmvae.voxels import Grid, load_image
+from bids_gmvae.voxels import DAMAGED, Grid, load_image
 
 #: Largest difference of two affines that still count as the same grid, mm.
 AFFINE_TOLERANCE = 1e-3
@@ -138,12 +138,22 @@ def read_mask(path: Path, grid: Grid) -> NDArray[np.bool_]:
     InputError
         If the file cannot be read or lies on another grid.
     """
-    image = _open_on_grid(path, grid)
+    return read_on_grid(path, grid) > 0.5
+
+
+def read_on_grid(path: Path, grid: Grid, *, what: str = "mask", option: str = "--mask") -> NDArray:
+    """Read a 3-D image that must lie on a grid; ``what`` and ``option`` are for the messages.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or lies on another grid.
+    """
+    image = _open_on_grid(path, grid, what, option)
     try:
-        values = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"The mask {path} cannot be read: {error}.") from error
-    return values.reshape(grid.shape) > 0.5
+        return np.asanyarray(image.dataobj).reshape(grid.shape)
+    except DAMAGED as error:
+        raise InputError(f"The {what} {path} cannot be read: {error}.") from error
 
 
 def signal_support(b0: NDArray, data: NDArray) -> NDArray[np.bool_]:
@@ -174,29 +184,31 @@ def _mean(data: NDArray) -> NDArray[np.float64]:
     return total / np.maximum(finite.sum(axis=-1), 1)
 
 
-def _open_on_grid(path: Path, grid: Grid) -> nb.Nifti1Image:
+def _open_on_grid(
+    path: Path, grid: Grid, what: str = "mask", option: str = "--mask"
+) -> nb.Nifti1Image:
     try:
         image = load_image(path)
     except FileNotFoundError as error:
         raise InputError(
-            f"The mask {path} does not exist, or its content is not here.",
+            f"The {what} {path} does not exist, or its content is not here.",
             f"If the dataset is managed by DataLad, run: datalad get {path}",
         ) from error
-    except (OSError, EOFError, ValueError, nb.filebasedimages.ImageFileError) as error:
-        raise InputError(f"The mask {path} must be a NIfTI image, but: {error}.") from error
+    except DAMAGED as error:
+        raise InputError(f"The {what} {path} must be a NIfTI image, but: {error}.") from error
     shape = image.shape[:3] if image.shape[3:] == (1,) else image.shape
     if tuple(shape) != tuple(grid.shape):
         raise InputError(
-            f"The mask must have the grid of the image, {grid.shape} voxels, but {path} has "
+            f"The {what} must have the grid of the image, {grid.shape} voxels, but {path} has "
             f"{tuple(shape)}.",
-            "Resample it to the image, or use --mask auto.",
+            f"Resample it to the image, or use {option} auto.",
         )
     difference = float(np.abs(image.affine - grid.affine).max())
     if difference > AFFINE_TOLERANCE:
         raise InputError(
-            f"The mask must have the affine of the image, but that of {path} differs by up to "
+            f"The {what} must have the affine of the image, but that of {path} differs by up to "
             f"{difference:.3g} (mm).",
-            "Resample it to the image, or use --mask auto.",
+            f"Resample it to the image, or use {option} auto.",
         )
     return image
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,16 @@ import nibabel as nb
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+
+#: What a damaged image raises when it is opened or read.
+DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    nb.filebasedimages.ImageFileError,
+    nb.spatialimages.HeaderDataError,
+)
 
 
 @dataclass(frozen=True, eq=False)

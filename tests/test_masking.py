@@ -9,7 +9,7 @@ from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.images import read_data
 from bids_gmvae.masking import check_grid, compute_mask, read_mask, signal_support
 from bids_gmvae.modalities.dwi import find_runs, read_acquisition
-from bids_gmvae.voxels import Grid, load_image
+from bids_gmvae.voxels import Grid
 
 SHAPE = (8, 7, 6)
 AFFINE = np.array([[-2, 0.1, 0, 9], [0.1, 2, 0.2, 5], [0, -0.2, 2, 3], [0, 0, 0, 1]], dtype=float)
@@ -155,7 +155,7 @@ def test_without_b0_there_is_no_mask(data):
 @pytest.mark.parametrize("folder", ["01_cfin_multishell_brain", "04_leg_ivim_dti"])
 def test_computed_masks_resemble_those_made_with_care(real_data, tmp_path, folder):
     (run,), _ = find_runs(RunSettings(real_data / folder, tmp_path, "participant"))
-    data, grid = read_data(run.image), Grid.of(load_image(run.image))
+    data, grid = read_data(run.image)
     is_b0 = read_acquisition(run)[0].bvals.numpy() <= 100
     careful = compute_mask(data, is_b0, grid, derivative=run.companions["mask"])
     computed = compute_mask(data, is_b0, grid)

@@ -15,7 +15,7 @@ from bids_gmvae.io.atomic import read_tsv
 from bids_gmvae.io.derivatives import in_space, map_name
 from bids_gmvae.io.qc import ACTIVE, UNEXPECTED
 from bids_gmvae.io.templates import template_atlas
-from bids_gmvae.voxels import load_image
+from bids_gmvae.voxels import DAMAGED, load_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +79,11 @@ def read_atlas(text: str) -> Atlas:
     for path in (image_path, table_path):
         if path is not None and not path.is_file():
             raise InputError(f"The atlas file {path} does not exist.", "Check --atlas.")
-    image = load_image(image_path)
-    labels = np.rint(np.squeeze(np.asanyarray(image.dataobj))).astype(np.int64)
+    try:
+        image = load_image(image_path)
+        labels = np.rint(np.squeeze(np.asanyarray(image.dataobj))).astype(np.int64)
+    except DAMAGED as error:
+        raise InputError(f"The atlas {image_path} cannot be read: {error}.") from error
     if labels.ndim != 3:
         raise InputError(
             f"The atlas {image_path} has {labels.ndim} dimensions, not 3.",

@@ -28,6 +28,7 @@ from bids_gmvae.io.derivatives import map_name, parameter_name
 from bids_gmvae.io.qc import ACTIVE
 from bids_gmvae.signal_models import get_signal_model
 from bids_gmvae.signal_models.base import Parameter
+from bids_gmvae.voxels import DAMAGED
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def group_level(out_dir: Path, *, atlases: Sequence[str] = ()) -> GroupResult:
         try:
             run = json.loads(path.read_text(encoding="utf-8"))
             parameters += run_rows(path.parent, run, loaded, problems)
-        except (OSError, ValueError, KeyError) as error:
+        except (*DAMAGED, KeyError) as error:
             problems.append(f"{name} is left out: {error}.")
             continue
         quality.append({key: value for key, value in run.items() if key != "issues"})

@@ -40,7 +40,8 @@ class ExtractVoxels(RunInterface):
         import numpy as np
 
         from bids_gmvae.config import ModelSettings
-        from bids_gmvae.io.measured import load_data, measure, read_checked
+        from bids_gmvae.io.images import read_data
+        from bids_gmvae.io.measured import measure, read_checked
         from bids_gmvae.io.run import Run
         from bids_gmvae.modalities.base import raise_errors
         from bids_gmvae.modalities.dwi import check_data
@@ -50,7 +51,7 @@ class ExtractVoxels(RunInterface):
         acquisition, selected, checked = read_checked(Path(self.inputs.checked))
         masks = np.load(self.inputs.mask)
         mask = masks["mask"]
-        data, grid = load_data(run)
+        data, grid = read_data(run.image)
         found = check_data(
             data,
             mask,

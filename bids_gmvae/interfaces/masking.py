@@ -34,13 +34,13 @@ class ComputeMask(RunInterface):
     def _compute(self, folder: Path) -> None:
         import numpy as np
 
-        from bids_gmvae.io.measured import load_data
+        from bids_gmvae.io.images import read_data
         from bids_gmvae.io.run import Run
         from bids_gmvae.masking import compute_mask
 
         run = Run.from_dict(self.inputs.run)
         checked = json.loads(Path(self.inputs.checked).read_text(encoding="utf-8"))
-        data, grid = load_data(run)
+        data, grid = read_data(run.image)
         mask = compute_mask(
             data,
             np.array(checked["acquisition"]["bvals"]) <= self.inputs.b0_threshold,

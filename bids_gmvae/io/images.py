@@ -13,16 +13,7 @@ from numpy.typing import NDArray
 
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.inheritance import require_content
-from bids_gmvae.voxels import load_image
-
-_BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    zlib.error,
-    nb.filebasedimages.ImageFileError,
-    nb.spatialimages.HeaderDataError,
-)
+from bids_gmvae.voxels import DAMAGED, Grid, load_image
 
 
 def open_image(path: Path) -> nb.Nifti1Image:
@@ -46,7 +37,7 @@ def open_image(path: Path) -> nb.Nifti1Image:
     require_content(path)
     try:
         image = load_image(path)
-    except _BROKEN as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path} must be a NIfTI image, but its header cannot be read: {error}.",
             "The file may be damaged; copy or convert it again.",
@@ -68,8 +59,8 @@ def open_image(path: Path) -> nb.Nifti1Image:
     return image
 
 
-def read_data(path: Path) -> NDArray[np.float32]:
-    """Read all values of an image.
+def read_data(path: Path) -> tuple[NDArray[np.float32], Grid]:
+    """Read all values of an image, and its grid.
 
     Parameters
     ----------
@@ -78,8 +69,10 @@ def read_data(path: Path) -> NDArray[np.float32]:
 
     Returns
     -------
-    array of float32
-        Scaled values.
+    values : array of float32
+        Scaled.
+    grid : Grid
+        Where they lie.
 
     Raises
     ------
@@ -88,8 +81,8 @@ def read_data(path: Path) -> NDArray[np.float32]:
     """
     image = open_image(path)
     try:
-        return image.get_fdata(dtype=np.float32, caching="unchanged")
-    except _BROKEN as error:
+        return image.get_fdata(dtype=np.float32, caching="unchanged"), Grid.of(image)
+    except DAMAGED as error:
         raise InputError(
             f"The voxels of {path} must be readable, but are not: {error}.",
             "The file may be damaged; copy or convert it again.",

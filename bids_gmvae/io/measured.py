@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from bids_gmvae.acquisition import Acquisition
@@ -20,7 +18,8 @@ from bids_gmvae.estimators.base import Measurements
 from bids_gmvae.estimators.noise import ResidualVariance, noise_sigma, residual_variance
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.run import Run
-from bids_gmvae.voxels import Grid, load_image, smooth
+from bids_gmvae.masking import read_on_grid
+from bids_gmvae.voxels import Grid, smooth
 
 #: Voxels per call of the noise estimate; bounds its memory.
 CHUNK = 50_000
@@ -118,26 +117,6 @@ def read_checked(path: Path) -> tuple[Acquisition, NDArray[np.bool_], dict[str, 
     return acquisition, np.array(content.pop("selected"), dtype=bool), content
 
 
-def load_data(run: Run) -> tuple[NDArray[np.float32], Grid]:
-    """Read the image of a run: its values, float32, and its grid.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged.
-    """
-    try:
-        image = load_image(run.image)
-        return image.get_fdata(dtype=np.float32, caching="unchanged"), Grid.of(image)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
-        if isinstance(error, PermissionError):
-            raise
-        raise InputError(
-            f"The image {run.image} cannot be read to its end ({error}).",
-            "Compare its size with the original, and copy or download it again.",
-        ) from error
-
-
 def measure(
     run: Run,
     grid: Grid,
@@ -221,14 +200,8 @@ def noise_level(
 
 
 def _given_sigma(path: Path, mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float32]:
-    image = load_image(path)
-    if image.shape[:3] != grid.shape or not np.allclose(image.affine, grid.affine, atol=1e-3):
-        raise InputError(
-            f"The noise map must lie on the grid of the image, {grid.shape}; "
-            f"{path} has shape {image.shape} or another position.",
-            "Resample it to the image, or use --noise-map auto.",
-        )
-    values = image.get_fdata(dtype=np.float32).reshape(grid.shape)[mask]
+    image = read_on_grid(path, grid, what="noise map", option="--noise-map")
+    values = image[mask].astype(np.float32)
     usable = np.isfinite(values) & (values > 0)
     if not usable.any():
         raise InputError(

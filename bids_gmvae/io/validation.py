@@ -10,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import nibabel as nb
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from bids_gmvae.io.manifest import MANIFEST, checksum, dataset_files, read_manif
 from bids_gmvae.posterior import FAILED, Status
 from bids_gmvae.signal_models import SIGNAL_MODELS
 from bids_gmvae.signal_models.base import Parameter
-from bids_gmvae.voxels import load_image
+from bids_gmvae.voxels import DAMAGED, load_image
 
 #: Maps are single precision: values may miss a bound by this relative amount.
 TOLERANCE = 1e-5
@@ -151,7 +150,7 @@ def _check_image(path: Path) -> Iterator[str]:
     try:
         image = load_image(path)
         data = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, nb.filebasedimages.ImageFileError) as error:
+    except DAMAGED as error:
         yield f"the image cannot be read ({error})."
         return
     wanted = np.uint8 if kind in ("mask", "dseg") else np.float32

@@ -190,6 +190,14 @@ def test_a_run_that_stands_apart_is_flagged(tmp_path):
     assert flagged[0]["z_residual_rms"] > 3
 
 
+def test_a_run_whose_map_is_cut_off_is_left_out_and_named(cohort):
+    out_dir, (result, _) = cohort
+    path = out_dir / map_path(result.run, suffix="dwimap", model="msdki", param="msd", desc="mean")
+    path.write_bytes(path.read_bytes()[:-20])
+    (problem,) = group_level(out_dir).problems
+    assert "model-msdki_desc-qc.json is left out" in problem
+
+
 def test_a_damaged_run_is_left_out_and_named(cohort):
     out_dir, (result, _) = cohort
     mean = map_path(result.run, suffix="dwimap", model="msdki", param="msd", desc="mean")

@@ -8,7 +8,8 @@ import torch
 from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.exceptions import InputError
-from bids_gmvae.io.measured import load_data, measure, noise_level
+from bids_gmvae.io.images import read_data
+from bids_gmvae.io.measured import measure, noise_level
 from bids_gmvae.io.run import Run
 from bids_gmvae.voxels import Grid
 from tests.bids_tree import directions
@@ -36,7 +37,7 @@ def mask():
 
 
 def test_only_selected_volumes_and_masked_voxels_are_kept(run, mask):
-    data, grid = load_data(run)
+    data, grid = read_data(run.image)
     selected = BVALS != 1000
     measured = measure(
         run,
@@ -79,8 +80,8 @@ def test_a_given_noise_map_is_used_and_its_holes_are_filled(tmp_path, mask):
 @pytest.mark.parametrize(
     ("values", "affine", "said"),
     [
-        (np.ones((2, 2, 2), np.float32), GRID.affine, "must lie on the grid"),
-        (np.ones(SHAPE, np.float32), np.eye(4), "must lie on the grid"),
+        (np.ones((2, 2, 2), np.float32), GRID.affine, "noise map must have the grid"),
+        (np.ones(SHAPE, np.float32), np.eye(4), "noise map must have the affine"),
         (np.zeros(SHAPE, np.float32), GRID.affine, "zero or not finite"),
     ],
 )
@@ -92,14 +93,22 @@ def test_an_unusable_noise_map_is_refused(tmp_path, mask, values, affine, said):
         noise_level(rows, mask, GRID, ACQUISITION, ModelSettings(noise_map=str(path)))
 
 
+def test_a_noise_map_that_is_no_image_is_named(tmp_path, mask):
+    path = tmp_path / "noise.nii.gz"
+    path.write_text("no image")
+    rows = torch.ones(int(mask.sum()), len(BVALS))
+    with pytest.raises(InputError, match=r"noise map .*noise\.nii\.gz must be a NIfTI image"):
+        noise_level(rows, mask, GRID, ACQUISITION, ModelSettings(noise_map=str(path)))
+
+
 def test_a_truncated_image_is_named(run):
     content = gzip.decompress(run.image.read_bytes())
     run.image.write_bytes(gzip.compress(content[: len(content) // 2]))
-    with pytest.raises(InputError, match=r"sub-01_dwi\.nii\.gz cannot be read to its end"):
-        load_data(run)
+    with pytest.raises(InputError, match=r"sub-01_dwi\.nii\.gz must hold \d+ bytes"):
+        read_data(run.image)
 
 
 def test_a_damaged_archive_is_named(run):
     run.image.write_bytes(run.image.read_bytes()[:-200])
-    with pytest.raises(InputError, match="cannot be read to its end"):
-        load_data(run)
+    with pytest.raises(InputError, match="is cut off"):
+        read_data(run.image)

@@ -216,7 +216,7 @@ def real_run(real_data, folder, tmp_path, index=0):
     run = runs[index]
     acquisition, _ = read_acquisition(run)
     image = load_image(run.image)
-    data = read_data(run.image)
+    data, _ = read_data(run.image)
     b0 = acquisition.bvals.numpy() <= 100
     mask = compute_mask(data, b0, Grid.of(image), derivative=run.companions["mask"]).mask
     return data, mask, acquisition, image.header.get_zooms()[:3]
