@@ -75,10 +75,11 @@ def build_group_report(out_dir: Path) -> Path:
 def _quality_row(row: Row, out_dir: Path) -> dict[str, Any]:
     apart = [name.strip() for name in _text(row, "outlier_measures").split(";") if name.strip()]
     words = {name: heading for name, heading, _ in MEASURES}
+    names = {item.label: item.name for item in SIGNAL_MODELS.values()}
     return {
         "label": _label(row),
         "run": _text(row, "run"),
-        "model": _text(row, "model"),
+        "model": names.get(_text(row, "model"), _text(row, "model")),
         "page": _page_of(row, out_dir),
         "apart": apart,
         "words": ", ".join(words.get(name, name.replace("_", " ")) for name in apart),
@@ -170,8 +171,9 @@ def _describe(parameter: str, model: str) -> str:
 
 
 def _label(row: Row) -> str:
-    session = _text(row, "session_id")
-    return f"{row['participant_id']}, {session}" if session else row["participant_id"]
+    """Name a scan by its entities; all scans of a study have the same space."""
+    parts = (_text(row, "run") or row["participant_id"]).split("_")
+    return ", ".join(part for part in parts if not part.startswith("space-"))
 
 
 def _text(row: Row, column: str) -> str:

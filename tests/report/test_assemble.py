@@ -139,6 +139,7 @@ def test_a_run_that_was_not_mapped_is_told_first(copy):
     text = build_report(copy, "01").read_text()
     assert "1 of 2 runs could not be mapped" in text
     assert "There is no b0. Add one." in text
+    assert text.count('<span class="mark error">Error</span>') == 1
 
 
 def test_only_unmapped_runs_make_a_page_too(tmp_path):

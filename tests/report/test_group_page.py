@@ -4,7 +4,7 @@ from bids_gmvae.exceptions import InputError
 from bids_gmvae.group.outliers import flag_outliers
 from bids_gmvae.io.atomic import write_tsv
 from bids_gmvae.report.assemble import build_group_report
-from bids_gmvae.report.group_page import _regions
+from bids_gmvae.report.group_page import _label, _regions
 from tests.report.test_assemble import Page
 
 N = 7
@@ -61,6 +61,12 @@ def test_components_are_in_the_order_of_their_numbers():
     rows += [own | {"segmentation": "components", "region": name} for name in names]
     ordered = ["whole mask", "component 2", "component 10", "minor components", "unexpected"]
     assert list(_regions(rows, 1.0)) == ordered
+
+
+def test_runs_of_a_session_are_told_apart():
+    own = {"participant_id": "sub-1", "session_id": "ses-a"}
+    rows = [own | {"run": f"sub-1_ses-a_run-{k}_space-ACPC"} for k in (1, 2)]
+    assert [_label(row) for row in rows] == ["sub-1, ses-a, run-1", "sub-1, ses-a, run-2"]
 
 
 def test_parameters_bear_their_description(cohort):
