@@ -203,6 +203,9 @@ class Problem:
         signal : Tensor of shape (n_voxels, n_data)
         jacobian : Tensor of shape (n_voxels, n_data, n_tangent)
         """
+        analytic = self._analytic_jacobian(state)
+        if analytic is not None:
+            return analytic
         origin = self.data.new_zeros(len(self), len(self.nuisance) + self.n_parameters)
         basis = torch.eye(origin.shape[1]).to(origin)
 
@@ -214,6 +217,22 @@ class Problem:
             return derivative
 
         return self.predict(state), vmap(differentiate, out_dims=2)(basis)
+
+    def _analytic_jacobian(self, state: State) -> tuple[Tensor, Tensor] | None:
+        """Assemble the Jacobian from the model's own derivatives, if it gives them."""
+        if state.orientation is None:
+            return None
+        model = self.signal_model
+        values, slopes = jvp(model.to_physical, (state.z,), (torch.ones_like(state.z),))[:2]
+        own = model.derivatives(values, self.acquisition, state.orientation)
+        if own is None:
+            return None
+        s0 = torch.exp(state.log_s0)[:, None]
+        columns = [own.signal]
+        columns += [by * slopes[:, [index]] for index, by in enumerate(own.by_value)]
+        for direction in _tangent_plane(state.orientation):
+            columns.append(own.by_cosine * (direction @ self.acquisition.bvecs.T))
+        return s0 * own.signal, s0[..., None] * torch.stack(columns, dim=-1)
 
     def linearise(self, state: State) -> Linearisation:
         """Differentiate the log-likelihood at a state."""

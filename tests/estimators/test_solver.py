@@ -10,7 +10,7 @@ from bids_gmvae.estimators import get_estimator
 from bids_gmvae.estimators.base import Measurements
 from bids_gmvae.estimators.problem import Problem
 from bids_gmvae.estimators.solver import NormalPenalty, profile, solve
-from bids_gmvae.signal_models import get_signal_model
+from bids_gmvae.signal_models import SignalModel, get_signal_model
 from bids_gmvae.simulation.noise import simulate_signals
 from bids_gmvae.simulation.schemes import get_scheme
 from bids_gmvae.simulation.tissues import sample_orientations, sample_population
@@ -111,3 +111,14 @@ def test_profiled_information_never_exceeds_the_information_with_known_nuisances
     known = linear.information[:, latent][:, :, latent]
     assert (torch.linalg.eigvalsh(known - precision) > -1e-6).all()
     assert (torch.linalg.eigvalsh(precision) > -1e-6).all()
+
+
+def test_analytic_derivatives_equal_the_automatic_ones(monkeypatch):
+    model, run, _, _, _ = simulated("ball_stick", "multishell", snr=20, n=20)
+    problem = Problem.of(run, model, ModelSettings())
+    state = solve(problem, problem.start(), n_steps=5).state
+    signal, analytic = problem.jacobian(state)
+    monkeypatch.setattr(type(model), "derivatives", SignalModel.derivatives)
+    automatic_signal, automatic = problem.jacobian(state)
+    torch.testing.assert_close(signal, automatic_signal)
+    torch.testing.assert_close(analytic, automatic, rtol=1e-7, atol=1e-9)
