@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,8 +169,6 @@ def estimate(
     run: MeasuredRun, fit: Fit, baseline: Fit | None, reason: str, device: str
 ) -> RunResult:
     """Apply a fit, and the baseline if any, to one run."""
-    import dataclasses
-
     from bids_gmvae.io.result import RunResult
 
     measured: Measurements = run.measurements
@@ -180,13 +178,12 @@ def estimate(
             "estimator": fit.estimator,
             "settings": {
                 key: value if not isinstance(value, Path) else str(value)
-                for key, value in dataclasses.asdict(fit.settings).items()
+                for key, value in asdict(fit.settings).items()
             },
             "history": list(fit.history),
             "summary": dict(fit.summary),
             "device": device,
         },
-        "prior": fit.summary.get("prior", {}),
         "signal_model": fit.signal_model.name,
         "reason": reason,
     }

@@ -46,8 +46,7 @@ class RunResult:
     info : mapping
         Plain values: ``issues`` (list of issue dicts), ``mask`` (source and counts), ``shells``
         (list of {b_value, n_volumes, is_b0, ...}), ``fit`` (estimator, settings, history, summary,
-        seconds, device), ``prior`` (physical means, weights of the components), ``frame``,
-        ``signal_model`` and ``reason`` (why this model).
+        device), ``frame``, ``signal_model`` and ``reason`` (why this model).
     """
 
     run: Run

@@ -275,10 +275,8 @@ def settings_of(result: RunResult) -> Mapping[str, Any]:
         for key, value in fit.get("settings", {}).items()
         if key not in {"signal_model", "estimator"} and value not in (None, "", [], ())
     }
-    for key in ("device", "seconds"):
-        value = fit.get(key, fit.get("summary", {}).get(key))
-        if value is not None:
-            settings[key] = float(f"{value:.3g}") if isinstance(value, float) else value
+    if "device" in fit:
+        settings["device"] = fit["device"]
     # A user's folders are nobody else's business.
     return {
         key: "given by the user" if "/" in str(value) else value for key, value in settings.items()

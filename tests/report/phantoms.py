@@ -136,10 +136,8 @@ def make_result(
                 "history": [-3 - 4 * float(np.exp(-step / 4)) for step in range(25)]
                 if estimator == "gmvae" else [],
                 "summary": {"n_active": 3},
-                "seconds": 12.3,
                 "device": "cpu",
             },
-            "prior": {"weights": [0.5, 0.4, 0.08]} if estimator == "gmvae" else {},
             "frame": "FSL .bvec, rotated into image axes",
             "signal_model": model,
             "reason": "chosen for two or more shells",
