@@ -43,7 +43,8 @@ def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> 
         return ExitCode.OK
     invalid = [item for item in plan.left_out if item.invalid]
     for item in plan.left_out:
-        level = logging.ERROR if item.invalid else logging.DEBUG
+        level = logging.DEBUG if item.run is None else logging.WARNING
+        level = logging.ERROR if item.invalid else level
         LOGGER.log(level, "%s: %s %s", item.path, item.reason, item.hint)
     for planned in plan.runs:
         for issue in planned.issues:
@@ -71,8 +72,7 @@ def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> 
     for sentence in broken:
         LOGGER.error("%s", sentence)
     problems = child(reports.finish, out_dir, subjects, check=settings.output.validate_outputs)
-    for problem in problems:
-        LOGGER.error("Invalid output: %s", problem)
+    _tell_validity(problems, settings)
     code = exit_code(outcomes, invalid, reports_failed=bool(broken))
     if problems and code in (ExitCode.OK, ExitCode.REPORT_FAILED):
         code = ExitCode.RUN_FAILED
@@ -118,8 +118,7 @@ def group_level(settings: RunSettings, start_logs: Callable[[], Path]) -> ExitCo
     for problem in unused:
         LOGGER.warning("%s", problem)
     problems = child(reports.finish, settings.output_dir, check=settings.output.validate_outputs)
-    for problem in problems:
-        LOGGER.error("Invalid output: %s", problem)
+    _tell_validity(problems, settings)
     print(f"Report: {page}")
     return ExitCode.RUN_FAILED if problems else ExitCode.OK
 
@@ -185,6 +184,13 @@ def _tell_failure(outcome: Outcome, failure: Failure) -> None:
         crash = f"\n  Crash file: {failure.crash_file}"
     text = f"{failure.message} {failure.hint}".strip()
     LOGGER.error("%s: %s%s", outcome.planned.title, text, crash)
+
+
+def _tell_validity(problems: Sequence[str], settings: RunSettings) -> None:
+    for problem in problems:
+        LOGGER.error("Invalid output: %s", problem)
+    if settings.output.validate_outputs and not problems:
+        LOGGER.info("The output dataset is valid.")
 
 
 def _summarise(

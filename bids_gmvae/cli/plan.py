@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 METADATA = ("EchoTime", "RepetitionTime", "InversionTime", "FlipAngle", "PhaseEncodingDirection")
 
 #: What differs among the maps of one parameter, or of one kind.
-_VARYING = re.compile(r"(?<=_desc-)(mean|std|priorinfluence)(?=_)|(?<=_label-)C\d+(?=_)")
+_VARYING = re.compile(r"(?<=_desc-)(mean|std|priorinfluence|samples)(?=_)|(?<=_label-)C\d+(?=_)")
+
+#: Errors of runs that are sound but not meant to be mapped, as b0s of reversed phase encoding.
+NOT_MEANT = {"no_weighting", "too_few_volumes"}
 
 #: Images left out that are listed when nothing is left.
 N_REASONS = 20
@@ -68,8 +71,12 @@ def make_plan(settings: RunSettings) -> Plan:
             for name in settings.model.signal_model:
                 planned.append(_plan_run(run, checked, name, estimator, settings))
         except InputError as error:
+            errors = {issue.code for issue in checked.issues if issue.severity == "error"}
+            invalid = not errors or not errors <= NOT_MEANT
             issues = tuple(issue.to_dict() for issue in checked.issues)
-            left_out.append(LeftOut(str(run.image), error.message, error.hint, True, run, issues))
+            left_out.append(
+                LeftOut(str(run.image), error.message, error.hint, invalid, run, issues)
+            )
     datasets = {item.run.dataset: str(item.run.dataset_root) for item in planned}
     grouped = _group(_without_duplicates(planned), settings)
     return Plan(device, tuple(grouped), tuple(left_out), datasets)

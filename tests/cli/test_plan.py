@@ -126,6 +126,20 @@ def test_a_broken_run_is_left_out_with_the_reason(tmp_path):
     require_runs(plan)
 
 
+def test_b0s_of_reversed_phase_encoding_are_skipped_and_no_failure(tmp_path):
+    stem = "sub-01/dwi/sub-01_dir-PA"
+    root = tiny_dataset(
+        tmp_path / "bids", "sub-01/dwi/sub-01_dir-AP", **tiny_run(stem, 1, np.zeros(3))
+    )
+    plan = make_plan(settings_for(root))
+    assert [planned.run.stem for planned in plan.runs] == ["sub-01_dir-AP"]
+    (left,) = plan.left_out
+    assert not left.invalid
+    assert "largest b-value" in left.reason
+    with pytest.raises(NothingEligibleError, match="largest b-value"):
+        require_runs(replace(plan, runs=()))
+
+
 def test_a_model_that_the_data_do_not_support_is_left_out_with_the_reason(tmp_path):
     one_shell = np.where(BVALS > 0, 1000, 0)
     files = tiny_run("sub-01/dwi/sub-01", 0, one_shell)
