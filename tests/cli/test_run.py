@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from bids_gmvae.cli.levels import exit_code
 from bids_gmvae.cli.run import _start_logs, main
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import ExitCode, InputError, StorageError
+from bids_gmvae.io.atomic import TEMPORARY
 from bids_gmvae.workflows.plan import LeftOut
 from tests.bids_tree import text_of
 from tests.tiny import BVALS, signals, tiny_dataset, tiny_mask, tiny_run
+from tests.validator import bids_errors
 from tests.workflows.test_graphs import planned_run
 
 ROOT = Path(__file__).parents[2]
@@ -123,21 +126,46 @@ def test_a_second_run_skips_what_is_finished_and_writes_the_same(study, first):
     assert contents(study / "out") == before
 
 
+#: What shows, beside the output folder, that a run has come so far.
+MOMENTS = {
+    "reading": "work/gmvae_wf/sub_01_wf/read_*/extract/_0x*_unfinished.json",
+    "fitting": "work/gmvae_wf/sub_01_wf/fit_*/fit/_0x*_unfinished.json",
+    "writing maps": "out/sub-01/dwi/*_dwimap.nii.gz",
+    "drawing figures": "out/sub-01/figures/*.png",
+    "reporting": "out/sub-01.html",
+}
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory):
+    """A run mapped by the default estimator, without disturbance."""
+    root = tmp_path_factory.mktemp("mapped")
+    tiny_dataset(root / "bids", "sub-01/dwi/sub-01")
+    code, _, error = run(*arguments(root, "--estimator", "gmvae"))
+    assert code == ExitCode.OK, error
+    return root
+
+
 @pytest.mark.slow
-def test_a_killed_run_is_completed_with_the_same_bytes(study, first, tmp_path):
-    process = start(*arguments(study, root=tmp_path))
-    started = tmp_path / "work" / "gmvae_wf" / "sub_01_wf"
-    deadline = time.monotonic() + 120
-    while not list(started.glob("fit_*/fit/_0x*_unfinished.json")):
-        assert time.monotonic() < deadline, "the fit never started"
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    out = tmp_path / "out"
-    assert not list(out.glob("sub-*/dwi/*_dwimap.nii.gz"))
-    wait_for_the_end_of(process.pid)
-    assert run(*arguments(study, root=tmp_path))[0] == ExitCode.RUN_FAILED
-    assert contents(out) == contents(study / "out")
+def test_a_run_killed_again_and_again_ends_with_the_same_bytes(mapped, tmp_path):
+    out, expected = tmp_path / "out", contents(mapped / "out")
+    command = arguments(mapped, "--estimator", "gmvae", root=tmp_path)
+    for moment, sign in MOMENTS.items():
+        process = start(*command)
+        deadline = time.monotonic() + 240
+        while not list(tmp_path.glob(sign)):
+            assert time.monotonic() < deadline, f"it never came to {moment}"
+            assert process.poll() is None, f"it ended before {moment}"
+            time.sleep(0.005)
+        process.kill()
+        process.communicate()
+        wait_for_the_end_of(process.pid)
+        for name, checksum in contents(out).items():
+            assert TEMPORARY in name or checksum == expected[name], f"{name} while {moment}"
+    (out / "sub-01" / "dwi" / f"{TEMPORARY}0123abcd-map.nii.gz").write_bytes(b"half")
+    code, _, error = run(*command)
+    assert code == ExitCode.OK, error
+    assert contents(out) == expected
 
 
 def wait_for_the_end_of(session):
@@ -150,6 +178,17 @@ def wait_for_the_end_of(session):
             return
         assert time.monotonic() < deadline, "a worker outlived the killed run"
         time.sleep(0.1)
+
+
+def test_the_whole_output_is_valid_bids(mapped, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(mapped / "out", out)
+    work = ("-w", mapped / "work")
+    code, _, error = run(mapped / "bids", out, "group", *work, "--validate-outputs")
+    assert code == ExitCode.OK, error
+    assert (out / "group.html").exists()
+    assert (out / "sub-01" / "figures").is_dir()
+    assert bids_errors(out) == []
 
 
 @pytest.mark.slow
