@@ -308,6 +308,7 @@ def cohort_strip(regions: Mapping[str, Sequence[tuple[str, float]]], *, label: s
     axes = style.add_axes(figure, left, 0.55, 6.8 - left, height)
     rng = np.random.default_rng(RNG_SEED)
     line = {"color": style.MUTED, "linewidth": 0.9}
+    longest = 0
     for place, entries in enumerate(regions.values()):
         values = np.array([value for _, value in entries])
         places = place + rng.uniform(-0.14, 0.14, len(values))
@@ -327,6 +328,7 @@ def cohort_strip(regions: Mapping[str, Sequence[tuple[str, float]]], *, label: s
         # Only the furthest on each side is named, outwards, so that no name covers a dot.
         for index, side in ((int(values.argmin()), -1), (int(values.argmax()), 1)):
             if far[index]:
+                longest = max(longest, len(entries[index][0]))
                 axes.annotate(
                     entries[index][0], (values[index], places[index]), xytext=(5 * side, 0),
                     textcoords="offset points", va="center", ha="left" if side > 0 else "right",
@@ -337,7 +339,9 @@ def cohort_strip(regions: Mapping[str, Sequence[tuple[str, float]]], *, label: s
     axes.set_xlabel(label)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
-    axes.margins(x=0.22)
+    # Room for the names, as a share of the range of values.
+    share = min(0.35, 0.07 * longest / (6.8 - left))
+    axes.margins(x=max(0.22, share / (1 - 2 * share)))
     return figure
 
 

@@ -12,6 +12,14 @@ import torch
 from torch import Tensor
 
 from bids_gmvae.acquisition import Acquisition
+from bids_gmvae.exceptions import AcquisitionError
+
+#: What the columns of an acquisition are called to users.
+REQUIRED = {
+    "bvals": "b-values",
+    "bvecs": "gradient directions",
+    "echo_times": "several echo times",
+}
 
 #: Width of the soft walls at a parameter's bounds, in latent units (spreads).
 WALL = 0.1
@@ -185,7 +193,12 @@ class SignalModel(ABC):
     def check(self, acquisition: Acquisition) -> None:
         """Raise `AcquisitionError` if the acquisition cannot determine the parameters."""
         for column in self.requires:
-            acquisition[column]
+            if column not in acquisition:
+                needed = REQUIRED.get(column, f"the {column.replace('_', ' ')} of its volumes")
+                raise AcquisitionError(
+                    f"The signal model {self.name} needs {needed}, which the run does not have.",
+                    "Use another --signal-model, or auto.",
+                )
 
     def derived(self, values: Tensor) -> Mapping[Parameter, Tensor]:
         """Quantities that follow from the parameters.

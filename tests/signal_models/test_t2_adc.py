@@ -35,3 +35,8 @@ def test_one_echo_time_is_refused():
     one = Acquisition(bvals=BVALS, echo_times=torch.full_like(BVALS, 0.1))
     with pytest.raises(AcquisitionError, match="at least two echo times, the run has 1"):
         T2ADC().check(one)
+
+
+def test_missing_echo_times_are_told_in_words():
+    with pytest.raises(AcquisitionError, match="needs several echo times, which the run does not"):
+        T2ADC().check(Acquisition(bvals=BVALS))
