@@ -48,7 +48,7 @@ def test_ball_and_stick_on_one_shell_is_tied_and_says_so():
 
 
 def test_a_model_that_the_acquisition_does_not_support_is_refused():
-    with pytest.raises(AcquisitionError, match="echo_times"):
+    with pytest.raises(AcquisitionError, match="several echo times"):
         choose_signal_model("t2_adc", TWO_SHELLS)
 
 

@@ -11,6 +11,7 @@ import bids_gmvae.signal_models
 from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.exceptions import AcquisitionError
 from bids_gmvae.signal_models import SIGNAL_MODELS, get_signal_model
+from bids_gmvae.signal_models.base import REQUIRED
 
 BIDS_LABEL = re.compile(r"[a-zA-Z0-9]+")
 UNITS = {"", "mm^2/s", "s"}
@@ -196,7 +197,7 @@ def test_every_parameter_has_a_finite_gradient_and_a_nonzero_one_at_the_centre(m
 def test_a_missing_column_is_named(model, acquisition):
     for missing in model.requires:
         rest = {name: c for name, c in acquisition.columns.items() if name != missing}
-        with pytest.raises(AcquisitionError, match=missing):
+        with pytest.raises(AcquisitionError, match=f"needs {REQUIRED[missing]}"):
             model.check(Acquisition(**rest))
 
 
