@@ -33,7 +33,7 @@ def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> 
         Creates the folder of this call; not before it is clear that there is work.
     """
     plan = run_in_child(make_plan, settings, log_file=None, verbose=settings.execution.verbose)
-    require_runs(plan)
+    require_runs(plan, every=settings.execution.stop_on_first_crash)
     log_dir = start_logs()
     out_dir = settings.output_dir
     child = _child(settings, log_dir)

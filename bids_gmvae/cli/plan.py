@@ -82,8 +82,15 @@ def make_plan(settings: RunSettings) -> Plan:
     return Plan(device, tuple(grouped), tuple(left_out), datasets)
 
 
-def require_runs(plan: Plan) -> None:
+def require_runs(plan: Plan, *, every: bool = False) -> None:
     """Raise if nothing is left to map.
+
+    Parameters
+    ----------
+    plan : Plan
+        What was found.
+    every : bool
+        Require all selected runs to be valid, rather than one.
 
     Raises
     ------
@@ -92,13 +99,18 @@ def require_runs(plan: Plan) -> None:
     NothingEligibleError
         If no run was selected.
     """
-    if plan.runs:
-        return
     invalid = [item for item in plan.left_out if item.invalid]
+    if plan.runs and not (every and invalid):
+        return
     listed = invalid or list(plan.left_out)
     reasons = "".join(f"\n  {_left_out_line(item)}" for item in listed[:N_REASONS])
     if len(listed) > N_REASONS:
         reasons += f"\n  ... and {len(listed) - N_REASONS} more"
+    if plan.runs:
+        raise InputError(
+            f"Nothing was started, since some runs cannot be mapped:{reasons}",
+            "\nLeave out --stop-on-first-crash to map the others.",
+        )
     if invalid:
         raise InputError(f"No run can be mapped; each has an error:{reasons}")
     raise NothingEligibleError(

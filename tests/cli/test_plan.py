@@ -155,6 +155,15 @@ def test_an_unknown_participant_is_named(study):
         make_plan(settings)
 
 
+def test_one_broken_run_is_enough_if_every_run_is_required(study):
+    plan = make_plan(settings_for(study))
+    require_runs(plan, every=True)
+    broken = replace(plan, left_out=(LeftOut("sub-9_dwi.nii.gz", "cut off", invalid=True),))
+    require_runs(broken)
+    with pytest.raises(InputError, match=r"some runs.*\n  sub-9_dwi.*cut off"):
+        require_runs(broken, every=True)
+
+
 def test_nothing_eligible_lists_the_reasons():
     plan = Plan("cpu", left_out=(LeftOut("/data/sub-01", "no diffusion series"),))
     with pytest.raises(NothingEligibleError, match="no diffusion series"):
