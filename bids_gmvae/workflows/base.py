@@ -86,7 +86,7 @@ def init_participant_wf(
             omp_nthreads=settings.compute.omp_nthreads,
             mem_gb=1.0 + 2.0 * sum(planned.size_gb for planned in members),
             mapped=settings.compute.low_mem,
-            label=f"{_called(members)} {members[0].signal_model}",
+            label=f"{_called(members)} ({members[0].signal_model})",
             name=fit_name(members[0]),
         )
         for index, planned in enumerate(members):
@@ -134,7 +134,7 @@ def provenance_of(
 
 def _called(members: Sequence[PlannedRun]) -> str:
     """Name a group of runs to the user by its first."""
-    others = f" + {len(members) - 1}" if len(members) > 1 else ""
+    others = f" and {len(members) - 1} more" if len(members) > 1 else ""
     return f"{members[0].run.stem}{others}"
 
 
