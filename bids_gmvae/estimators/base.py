@@ -111,10 +111,15 @@ class Fit(ABC):
         """Rebuild the fit from what `state` gave."""
 
     def save(self, path: Path) -> None:
-        """Write settings and tensors; no code is pickled."""
+        """Write settings and tensors; no code is pickled.
+
+        Files that the user gave are known by their names: the bytes do not depend on folders.
+        """
+        given = dataclasses.asdict(self.settings)
+        del given["reuse_fit"]
         model_settings = {
-            key: str(value) if isinstance(value, Path) else value
-            for key, value in dataclasses.asdict(self.settings).items()
+            key: Path(value).name if key in ("mask", "noise_map") else value
+            for key, value in given.items()
         }
         header = {
             "format": FIT_FORMAT,
@@ -203,7 +208,7 @@ def restore(fit_class: type[Fit], header: Mapping[str, Any], state: Mapping[str,
     """Rebuild a fit of a known class from `read_fit`'s result."""
     raw = dict(header["settings"])
     raw["signal_model"] = tuple(raw["signal_model"])
-    raw["reuse_fit"] = None
+    raw.pop("reuse_fit", None)  # in files of versions that kept it
     return fit_class.from_state(
         get_signal_model(header["signal_model"]),
         ModelSettings(**raw),

@@ -64,7 +64,8 @@ class ExtractVoxels(RunInterface):
         for issue in found:
             level = logging.WARNING if issue.severity == "warning" else logging.DEBUG
             LOGGER.log(level, "%s: %s %s", run.stem, issue.text, issue.hint)
-        checked["issues"] += [issue.to_dict() for issue in found]
+        every = [*checked["issues"], *(issue.to_dict() for issue in found)]
+        checked["issues"] = run.without_folders(every)
         info = {**checked, "mask": json.loads(str(masks["info"]))}
         measured = measure(
             run,

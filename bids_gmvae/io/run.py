@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,28 @@ class Run:
         """
         name = self.image.name.split(".")[0].rsplit("_", 1)[0]
         return "_".join(part for part in name.split("_") if not part.startswith("desc-"))
+
+    def without_folders(self, issues: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+        """Name files in findings as the dataset does, for outputs.
+
+        Files of the dataset are named from its root, others by their name alone, so that outputs
+        do not depend on where the data lie.
+
+        Parameters
+        ----------
+        issues : iterable of mapping
+            Plain values, texts among them.
+        """
+        outside = [
+            path for path in self.companions.values() if not path.is_relative_to(self.dataset_root)
+        ]
+
+        def shortened(text: str) -> str:
+            for path in outside:
+                text = text.replace(str(path), path.name)
+            return text.replace(f"{self.dataset_root}{os.sep}", "")
+
+        return [{key: shortened(text) for key, text in issue.items()} for issue in issues]
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, paths as text: what goes through JSON and Nipype."""

@@ -101,7 +101,7 @@ def write_unmapped(run: Run, issues: Iterable[Mapping[str, str]], out_dir: Path)
     content = {
         **_identity(run),
         "mapped": False,
-        "issues": [dict(issue) for issue in issues],
+        "issues": run.without_folders(issues),
         "software": facts.software(),
     }
     return write_json(figures_dir(out_dir, run.subject) / f"{run.stem}{REPORT_SUFFIX}", content)

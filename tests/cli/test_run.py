@@ -126,6 +126,17 @@ def test_a_second_run_skips_what_is_finished_and_writes_the_same(study, first):
     assert contents(study / "out") == before
 
 
+@pytest.mark.slow
+def test_outputs_do_not_depend_on_where_the_data_lie(study, first, tmp_path):
+    shutil.copytree(study / "bids", tmp_path / "elsewhere" / "bids")
+    code, _, error = run(*arguments(tmp_path / "elsewhere"))
+    assert code == ExitCode.RUN_FAILED, error
+    before, after = contents(study / "out"), contents(tmp_path / "elsewhere" / "out")
+    differing = {name for name in before | after if before.get(name) != after.get(name)}
+    # Links to the datasets must say where these lie.
+    assert differing == {"dataset_description.json", "manifest.tsv"}
+
+
 #: What shows, beside the output folder, that a run has come so far.
 MOMENTS = {
     "reading": "work/gmvae_wf/sub_01_wf/read_*/extract/_0x*_unfinished.json",

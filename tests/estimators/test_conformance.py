@@ -184,6 +184,20 @@ def test_broken_voxels_do_not_spread_through_the_fit(fitted, simulated):
     assert posterior.s0[4:].isfinite().all()
 
 
+def test_a_saved_fit_does_not_depend_on_folders(fitted, tmp_path):
+    _, fit, _ = fitted
+    paths = []
+    for folder in (tmp_path / "a", tmp_path / "another"):
+        folder.mkdir()
+        settings = replace(
+            fit.settings, mask=f"{folder}/m.nii", noise_map=f"{folder}/n.nii", reuse_fit=folder
+        )
+        paths.append(folder / "fit.pt")
+        replace(fit, settings=settings).save(paths[-1])
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert load_fit(paths[0]).settings.noise_map == "n.nii"
+
+
 def test_several_runs_are_fitted_together(fitted, simulated):
     name, _, _ = fitted
     halves = simulated.run.select(slice(0, 60)), simulated.run.select(slice(60, 120))

@@ -8,7 +8,7 @@ from bids_gmvae.interfaces import CheckRun, ComputeMask, ExtractVoxels
 from bids_gmvae.io.measured import MeasuredRun
 from bids_gmvae.modalities import dwi
 from bids_gmvae.workflows.dwi import CHECK_SETTINGS, NOISE_SETTINGS, init_dwi_wf, pick
-from tests.bids_tree import AFFINE, text_of, write_tree
+from tests.bids_tree import AFFINE, directions, text_of, write_tree
 from tests.tiny import BVALS, SHAPE, signals, tiny_dataset
 
 STEM = "sub-01/dwi/sub-01"
@@ -48,6 +48,14 @@ def test_the_threshold_of_b0_decides_on_mask_and_reference(read):
     bvals = np.where(BVALS == 0, 150, BVALS)
     measured = read({f"{STEM}_dwi.bval": text_of(bvals)}, b0_threshold=200)
     assert np.allclose(measured.reference, signals(0)[..., BVALS == 0].mean(axis=-1))
+
+
+def test_findings_name_files_from_the_root_of_the_dataset(read, tmp_path):
+    bvecs = directions(len(BVALS)) * (BVALS[:, None] > 0) * 1.05
+    measured = read({f"{STEM}_dwi.bvec": text_of(bvecs.T)})
+    (issue,) = [item for item in measured.info["issues"] if item["code"] == "bvecs_length"]
+    assert f" {STEM}_dwi.bvec " in issue["text"]
+    assert str(tmp_path) not in issue["text"]
 
 
 def test_a_mask_of_the_user_makes_up_for_an_unusable_one(read, tmp_path):

@@ -1,7 +1,9 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -140,6 +142,17 @@ def test_a_run_that_was_not_mapped_is_told_first(copy):
     assert "1 of 2 runs could not be mapped" in text
     assert "There is no b0. Add one." in text
     assert text.count('<span class="mark error">Error</span>') == 1
+
+
+def test_a_run_that_was_not_mapped_tells_no_folders(tmp_path):
+    run = make_result(shape=(7, 8, 1)).run
+    run = replace(
+        run, dataset_root=Path("/secret"), companions={"mask": Path("/private/mask.nii.gz")}
+    )
+    text = "/secret/sub-01/dwi/a.bval is bad, and so is /private/mask.nii.gz."
+    issue = {"severity": "error", "code": "b0", "text": text, "hint": ""}
+    written = json.loads(write_unmapped(run, [issue], tmp_path).read_text())
+    assert written["issues"][0]["text"] == "sub-01/dwi/a.bval is bad, and so is mask.nii.gz."
 
 
 def test_only_unmapped_runs_make_a_page_too(tmp_path):
