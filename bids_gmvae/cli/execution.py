@@ -20,8 +20,14 @@ from bids_gmvae.cli.workers import WorkerPool
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import ExitCode, GMVAEError, InputError, explain
 from bids_gmvae.interfaces.base import read_failure
-from bids_gmvae.workflows.base import affected, init_gmvae_wf, reader_name, writer_name
-from bids_gmvae.workflows.plan import Plan, PlannedRun
+from bids_gmvae.workflows.base import (
+    NAME,
+    affected,
+    init_gmvae_wf,
+    reader_name,
+    writer_name,
+)
+from bids_gmvae.workflows.plan import Plan, PlannedRun, node_name
 
 LOGGER = logging.getLogger(__name__)
 
@@ -121,9 +127,10 @@ def execute(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Outcome]:
         For crash files.
     """
     outcomes: dict[str, Outcome] = {}
+    told: dict[str, str] = {}
     remaining = plan
     while remaining.runs:
-        failures = run_graph(remaining, settings, log_dir)
+        failures = run_graph(remaining, settings, log_dir, told)
         for planned in remaining.runs:
             own = (failure for failure in failures if planned in affected(failure.node, remaining))
             outcomes[planned.title] = Outcome(planned, tuple(own))
@@ -141,11 +148,20 @@ def execute(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Outcome]:
             and not _failed_at(reader_name(planned), outcomes[planned.title])
         )
         remaining = replace(remaining, runs=again)
-    return [_confirmed(outcome, settings) for outcome in outcomes.values()]
+    return [_confirmed(outcome, settings, told) for outcome in outcomes.values()]
 
 
-def run_graph(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Failure]:
+def run_graph(
+    plan: Plan, settings: RunSettings, log_dir: Path, told: dict[str, str]
+) -> list[Failure]:
     """Run the graph of a plan once, and give the nodes that failed.
+
+    Parameters
+    ----------
+    plan, settings, log_dir
+        See `execute`.
+    told : dict
+        The last status of each node is put into it by full name, if the plugin tells of any.
 
     Raises
     ------
@@ -168,6 +184,7 @@ def run_graph(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Failure]
     several = len({planned.signal_model for planned in plan.runs}) > 1
 
     def follow(node: pe.Node, status: str) -> None:
+        told[node.fullname] = status
         if status == "exception":
             failed.append(node)
         elif status == "start" and node.name in STEPS:
@@ -274,17 +291,24 @@ def _failed_at(graph: str, outcome: Outcome) -> bool:
     return any(graph in failure.node.split(".") for failure in outcome.failures)
 
 
-def _confirmed(outcome: Outcome, settings: RunSettings) -> Outcome:
-    """Believe in maps only if they are there: some plugins return before the work is done."""
+def _confirmed(outcome: Outcome, settings: RunSettings, told: dict[str, str]) -> Outcome:
+    """Believe in maps only if this call wrote them: those that are there may be older.
+
+    Some plugins return before the work is done, and tell of no node; then the files count.
+    """
     planned = outcome.planned
-    if not outcome.mapped or (settings.output_dir / planned.outputs[0]).exists():
+    node = f"{NAME}.{node_name(f'sub_{planned.run.subject}_wf')}.{writer_name(planned)}.write"
+    if told:
+        written = told.get(node) == "end"
+    else:
+        written = (settings.output_dir / planned.outputs[0]).exists()
+    if not outcome.mapped or written:
         return outcome
     message = "Its maps were not written when the plugin returned."
     hint = "If jobs are still running, wait for them; else see the logs of the plugin."
     if settings.execution.stop_on_first_crash:
         message = "It was not reached: another run failed first."
         hint = "Leave out --stop-on-first-crash to go on with the others."
-    node = f"{writer_name(planned)}.write"
     missing = Failure(node, message, hint, ExitCode.RUN_FAILED, None)
     return replace(outcome, failures=(*outcome.failures, missing))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_gmvae.cli.execution import Failure, Outcome, read_plugin
+from bids_gmvae.cli.execution import Failure, Outcome, _confirmed, read_plugin
 from bids_gmvae.cli.levels import exit_code
 from bids_gmvae.cli.run import _start_logs, main
 from bids_gmvae.config import RunSettings
@@ -321,6 +321,23 @@ INVALID = LeftOut("x", "broken", invalid=True)
 )
 def test_exit_codes_tell_what_became_of_the_runs(outcomes, invalid, report_failed, code):
     assert exit_code(outcomes, invalid, reports_failed=report_failed) == code
+
+
+@pytest.mark.parametrize(
+    ("told", "mapped"),
+    [
+        ({"gmvae_wf.sub_01_wf.write_run_1_msdki.write": "end"}, True),
+        ({"gmvae_wf.sub_01_wf.write_run_1_msdki.write": "start"}, False),
+        ({"gmvae_wf.sub_02_wf.write_run_1_msdki.write": "end"}, False),
+        ({"gmvae_wf.sub_02_wf.read_run_1.extract": "exception"}, False),
+        ({}, True),  # a plugin that tells nothing
+    ],
+)
+def test_maps_of_an_earlier_call_are_not_those_of_this_one(told, mapped, tmp_path):
+    planned = planned_run(run="1")
+    (tmp_path / planned.outputs[0]).write_text("of an earlier call")
+    settings = RunSettings(tmp_path, tmp_path, "participant")
+    assert _confirmed(Outcome(planned), settings, told).mapped == mapped
 
 
 def test_a_plugin_file_may_be_json_or_yaml(tmp_path):
