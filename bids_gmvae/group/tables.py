@@ -41,6 +41,7 @@ COLUMNS: Mapping[str, str] = {
     "session_id": "Session",
     "run": "Entities of the image that was mapped",
     "model": "Signal model: the model- label of the maps",
+    "sloppy": "Whether the maps are of a fast test run, not to be used",
     "parameter": "Parameter: the param- label of its map, or its name where the map has none",
     "unit": "Unit of the statistics; 1 for pure numbers",
     "segmentation": "What the region is a part of: mask, components, or the name of an atlas",
@@ -123,7 +124,7 @@ def group_level(out_dir: Path, *, atlases: Sequence[str] = ()) -> GroupResult:
         except (*DAMAGED, KeyError) as error:
             problems.append(f"{name} is left out: {error}.")
             continue
-        quality.append({key: value for key, value in run.items() if key != "issues"})
+        quality.append({key: run[key] for key in run if key not in ("issues", "Sloppy")})
         table = path.with_suffix(".tsv")
         for row in read_tsv(table) if table.exists() else []:
             unit = "" if row["unit"] == "n/a" else f" ({row['unit']})"
@@ -206,6 +207,7 @@ def run_rows(
                         "session_id": run["session_id"],
                         "run": stem,
                         "model": model,
+                        "sloppy": bool(run.get("sloppy")),
                         "parameter": parameter.bids.get("param", parameter.name),
                         "unit": parameter.unit or "1",
                         "segmentation": segmentation.name,

@@ -173,8 +173,10 @@ def write_result(result: RunResult, out_dir: Path, *, provenance: Mapping[str, A
     lookup = map_path(run, suffix="dseg", model=label, desc="status", extension=".tsv")
     written.append(write_tsv(out_dir / lookup, sidecars.status_table()))
     summary = out_dir / map_path(run, suffix="", model=label, desc="qc", extension=".json")
-    written.append(write_json(summary, quality(result)))
-    written.append(write_tsv(_with_extension(summary, ".tsv"), quality_table(result)))
+    sloppy = bool(provenance.get("sloppy"))
+    table = quality_table(result, sloppy=sloppy)
+    written.append(write_json(summary, quality(result, sloppy=sloppy)))
+    written.append(write_tsv(_with_extension(summary, ".tsv"), table))
     _remove_leftovers(out_dir, run, result.posterior.signal_model, keep=set(written))
     return written
 

@@ -45,10 +45,19 @@ class Measure:
     unit: str = ""
 
 
-def measures(result: RunResult) -> list[Measure]:
-    """Compute every number about a run, in the order of the tables."""
+def measures(result: RunResult, *, sloppy: bool = False) -> list[Measure]:
+    """Compute every number about a run, in the order of the tables.
+
+    Parameters
+    ----------
+    result : RunResult
+        The fitted run.
+    sloppy : bool
+        Whether it was a fast test run; its numbers must never pass for results.
+    """
     return [
         *_identity(result),
+        Measure("sloppy", sloppy, "Whether this was a fast test run, not to be used"),
         *_acquisition(result),
         *_voxels(result),
         *_noise(result),
@@ -59,13 +68,15 @@ def measures(result: RunResult) -> list[Measure]:
     ]
 
 
-def quality(result: RunResult) -> dict[str, Any]:
+def quality(result: RunResult, *, sloppy: bool = False) -> dict[str, Any]:
     """Give the content of the ``desc-qc.json`` of a run: flat values, then the issues."""
-    values = {measure.name: measure.value for measure in measures(result)}
-    return {**values, "issues": [dict(issue) for issue in result.info.get("issues", ())]}
+    values = {measure.name: measure.value for measure in measures(result, sloppy=sloppy)}
+    issues = [dict(issue) for issue in result.info.get("issues", ())]
+    # The mark is that of all sidecars.
+    return {**values, **({"Sloppy": True} if sloppy else {}), "issues": issues}
 
 
-def quality_table(result: RunResult) -> list[dict[str, Any]]:
+def quality_table(result: RunResult, *, sloppy: bool = False) -> list[dict[str, Any]]:
     """Give the same as a table with one row per measure, which explains itself."""
     return [
         {
@@ -74,7 +85,7 @@ def quality_table(result: RunResult) -> list[dict[str, Any]]:
             "unit": measure.unit,
             "description": measure.description,
         }
-        for measure in measures(result)
+        for measure in measures(result, sloppy=sloppy)
     ]
 
 

@@ -59,6 +59,26 @@ def test_the_whole_mask_is_summarised_over_voxels_with_an_estimate(cohort):
     assert (row["unit"], row["model"], row["session_id"]) == ("mm^2/s", "msdki", None)
 
 
+def test_sloppy_runs_are_marked_in_every_table(tmp_path):
+    for subject, sloppy in (("01", True), ("02", False)):
+        result = make_result(run=make_run(subject=subject))
+        (summary,) = (
+            path
+            for path in write_result(result, tmp_path, provenance={**PROVENANCE, "sloppy": sloppy})
+            if path.name.endswith("_desc-qc.json")
+        )
+        content = json.loads(summary.read_text())
+        assert content["sloppy"] is sloppy
+        assert ("Sloppy" in content) is sloppy
+    found = group_level(tmp_path)
+    for rows in (found.parameters, found.qc):
+        marks = {(row["participant_id"], row["sloppy"]) for row in rows}
+        assert marks == {("sub-01", True), ("sub-02", False)}
+        assert "Sloppy" not in rows[0]
+    for table in ("group_parameters", "group_qc"):
+        assert "sloppy" in json.loads((tmp_path / f"{table}.json").read_text())
+
+
 def test_parameters_without_param_label_are_there_by_their_name(cohort):
     rows = group_level(cohort[0]).parameters
     (row,) = select(rows, participant_id="sub-02", parameter="t2", region="all")
