@@ -26,13 +26,16 @@ BROAD_START, BROAD_FLOOR = 0.02, 1e-3
 class Potential:
     """Gaussian summary of each voxel's likelihood, with S0 and orientation profiled out.
 
+    One for all components, or one for each: then there is an axis of components behind the
+    voxels.
+
     Attributes
     ----------
-    precision : Tensor of shape (n_voxels, n_latent, n_latent)
+    precision : Tensor of shape (n_voxels, [n_components,] n_latent, n_latent)
         Information about the latents.
-    shift : Tensor of shape (n_voxels, n_latent)
+    shift : Tensor of shape (n_voxels, [n_components,] n_latent)
         Precision times mode.
-    constant : Tensor of shape (n_voxels,)
+    constant : Tensor of shape (n_voxels, [n_components])
         Log-likelihood at the origin of the quadratic form, nats.
     """
 
@@ -42,6 +45,16 @@ class Potential:
 
     def __len__(self) -> int:
         return len(self.shift)
+
+    def by_component(self, n_components: int) -> Potential:
+        """Give the same with an axis of components."""
+        if self.constant.dim() == 2:
+            return self
+        return Potential(
+            self.precision[:, None].expand(-1, n_components, -1, -1),
+            self.shift[:, None].expand(-1, n_components, -1),
+            self.constant[:, None].expand(-1, n_components),
+        )
 
     def select(self, voxels: Tensor) -> Potential:
         """Keep some voxels."""
@@ -178,22 +191,22 @@ class GaussianMixturePrior:
         MixturePosterior
             One normal per voxel and component.
         """
+        potential = potential.by_component(len(self.weights))
         precisions, log_det_covariance = invert(self.covariances)
         pull = torch.einsum("kpq,kq->kp", precisions, self.means)
-        covariances, log_det_precision = invert(potential.precision[:, None] + precisions)
-        shift = potential.shift[:, None] + pull
+        covariances, log_det_precision = invert(potential.precision + precisions)
+        shift = potential.shift + pull
         means = torch.einsum("vkpq,vkq->vkp", covariances, shift)
         log_joint = (
             torch.log(self.weights)
+            + potential.constant
             - (log_det_covariance + log_det_precision) / 2
             + (shift * means).sum(dim=-1) / 2
             - (pull * self.means).sum(dim=-1) / 2
         )
         log_evidence = torch.logsumexp(log_joint, dim=1)
         responsibilities = torch.exp(log_joint - log_evidence[:, None])
-        return MixturePosterior(
-            responsibilities, means, covariances, log_evidence + potential.constant
-        )
+        return MixturePosterior(responsibilities, means, covariances, log_evidence)
 
     def update(self, statistics: Statistics) -> GaussianMixturePrior:
         """Give the prior of highest posterior density for summed statistics."""

@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from bids_gmvae import __version__
-from bids_gmvae.config import RunSettings
+from bids_gmvae.config import ModelSettings, RunSettings
 from bids_gmvae.exceptions import AcquisitionError, InputError, NothingEligibleError
 from bids_gmvae.io.run import Run
 from bids_gmvae.workflows.plan import LeftOut, Plan, PlannedRun, node_name, run_key
@@ -24,7 +25,21 @@ if TYPE_CHECKING:
 METADATA = ("EchoTime", "RepetitionTime", "InversionTime", "FlipAngle", "PhaseEncodingDirection")
 
 #: What differs among the maps of one parameter, or of one kind.
-_VARYING = re.compile(r"(?<=_desc-)(mean|std|priorinfluence|samples)(?=_)|(?<=_label-)C\d+(?=_)")
+_VARYING = re.compile(
+    r"(?<=_desc-)(mean|std|priorinfluence|samples|lsq)(?=_)|(?<=_label-)C\d+(?=_)"
+)
+
+#: What each estimator says of a parameter, by the ``desc-`` of its maps.
+STATISTICS: Mapping[str, tuple[str, ...]] = {
+    "gmvae": ("mean", "std", "priorinfluence"),
+    "lsq": ("mean", "std"),
+    "mlp": ("mean",),
+    "vae_unig": ("mean", "std"),
+    "vae_gmm": ("mean", "std"),
+}
+
+#: Estimators that tell tissues apart.
+MIXTURES = ("gmvae", "vae_gmm")
 
 #: Errors of runs that are sound but not meant to be mapped, as b0s of reversed phase encoding.
 NOT_MEANT = {"no_weighting", "too_few_volumes"}
@@ -58,18 +73,18 @@ def make_plan(settings: RunSettings) -> Plan:
     from bids_gmvae.modalities.dwi import check, find_runs
 
     device = resolve_device(settings.compute.device)
-    estimator = _estimator(settings)
+    model = _model_settings(settings.model)
     runs, skipped = find_runs(settings)
     left_out = [LeftOut(str(item.path), item.reason) for item in skipped]
     planned: list[PlannedRun] = []
     for found in runs:
         kept = {key: found.metadata[key] for key in METADATA if key in found.metadata}
         run = replace(found, metadata=kept)
-        checked = check(run, settings.model)
+        checked = check(run, model)
         try:
             raise_errors(checked.issues)
-            for name in settings.model.signal_model:
-                planned.append(_plan_run(run, checked, name, estimator, settings))
+            for name in model.signal_model:
+                planned.append(_plan_run(run, checked, name, model))
         except InputError as error:
             errors = {issue.code for issue in checked.issues if issue.severity == "error"}
             invalid = not errors or not errors <= NOT_MEANT
@@ -196,41 +211,46 @@ def to_json(plan: Plan) -> str:
     return json.dumps(content, indent=2)
 
 
-def _estimator(settings: RunSettings) -> str:
-    """Give the estimator's name; a fit that is reused brings its own.
+def _model_settings(settings: ModelSettings) -> ModelSettings:
+    """Take over what a fit that is reused brings: its estimator and its components.
 
     Raises
     ------
     InputError
-        If draws are asked for, but it cannot draw.
+        If draws are asked for, but the estimator cannot draw.
     """
     from bids_gmvae.estimators import get_estimator, load_fit
 
-    name = settings.model.estimator
-    if settings.model.reuse_fit is not None:
-        name = load_fit(settings.model.reuse_fit).estimator
-    estimator = get_estimator(name)
-    if settings.model.posterior_samples and not estimator.draws:
+    if settings.reuse_fit is not None:
+        fit = load_fit(settings.reuse_fit)
+        n_components = fit.settings.n_components
+        settings = replace(settings, estimator=fit.estimator, n_components=n_components)
+    if settings.posterior_samples and not get_estimator(settings.estimator).draws:
         raise InputError(
-            f"--posterior-samples asks for draws, but the estimator {name} cannot draw.",
+            "--posterior-samples asks for draws, but the estimator "
+            f"{settings.estimator} cannot draw.",
             "Leave the option out, or use --estimator gmvae.",
         )
-    return estimator.name
+    return settings
 
 
-def _plan_run(
-    run: Run, checked: CheckedRun, name: str, estimator: str, settings: RunSettings
-) -> PlannedRun:
+def _plan_run(run: Run, checked: CheckedRun, name: str, settings: ModelSettings) -> PlannedRun:
     import torch
 
+    from bids_gmvae.acquisition import find_shells
     from bids_gmvae.signal_models import choose_signal_model
     from bids_gmvae.voxels import load_image
 
     if checked.acquisition is None:
         raise AcquisitionError(f"The acquisition of {run.image} is not known.")
     acquisition = checked.acquisition.select(torch.from_numpy(checked.selected))
-    model, reason = choose_signal_model(name, acquisition)
-    mask = settings.model.mask
+    shells = find_shells(
+        acquisition,
+        b0_threshold=settings.model.b0_threshold,
+        shell_tolerance=settings.model.shell_tolerance,
+    )
+    model, reason = choose_signal_model(name, acquisition, shells)
+    mask = settings.mask
     if mask == "auto":
         mask = str(run.companions.get("mask", "median_otsu"))
     return PlannedRun(
@@ -239,7 +259,7 @@ def _plan_run(
         label=model.label,
         reason=reason,
         directional=model.directional,
-        estimator=estimator,
+        estimator=settings.estimator,
         mask=mask,
         frame=checked.frame,
         shells=tuple(checked.shells),
@@ -247,35 +267,39 @@ def _plan_run(
         n_volumes=len(acquisition),
         size_gb=math.prod(load_image(run.image).shape) * 4 / 1e9,
         group="",
-        outputs=tuple(_outputs(run, model, estimator, settings)),
+        outputs=tuple(_outputs(run, model, settings)),
     )
 
 
-def _outputs(run: Run, model: SignalModel, estimator: str, settings: RunSettings) -> Iterable[str]:
-    """Name the maps that people look for; the rest lies beside them."""
+def _outputs(run: Run, model: SignalModel, settings: ModelSettings) -> Iterable[str]:
+    """Name every image that will be written in the space of the run."""
     import torch
 
     from bids_gmvae.io.derivatives import map_path, parameter_path
 
+    estimator, label = settings.estimator, model.label
+    name = partial(map_path, run, model=label)
+    of_parameters = (*STATISTICS[estimator], *(["samples"] if settings.posterior_samples else []))
+    # The voxelwise fit does not know how sure it is of what follows from its parameters.
+    of_derived = of_parameters[: 1 if estimator == "lsq" else 2]
+    of_derived = tuple(item for item in of_derived if item in ("mean", "std"))
+    compared = () if estimator == "lsq" else ("lsq",)
     centers = torch.tensor([parameter.center for parameter in model.parameters])
-    with_prior = estimator == "gmvae"
-    statistics = ["mean", "std", *(["priorinfluence"] if with_prior else [])]
-    statistics += ["samples"] if settings.model.posterior_samples else []
     for parameter in (*model.parameters, *model.derived(centers)):
-        known = statistics if parameter in model.parameters else statistics[:2]
-        for statistic in known:
-            yield parameter_path(run, model.label, parameter, statistic).as_posix()
+        known = of_parameters if parameter in model.parameters else of_derived
+        for statistic in (*known, *compared):
+            yield parameter_path(run, label, parameter, statistic).as_posix()
+    paths = [name(suffix="dwimap", param="s0", desc="mean")]
     if model.directional:
-        path = map_path(run, suffix="dwimap", model=model.label, param="vector", desc="mean")
-        yield path.as_posix()
-    if with_prior:
-        for k in range(1, settings.model.n_components + 1):
-            yield map_path(
-                run, suffix="probseg", model=model.label, label=f"C{k}", desc="component"
-            ).as_posix()
-        yield map_path(run, suffix="probseg", model=model.label, desc="unexpected").as_posix()
-    yield map_path(run, suffix="dseg", model=model.label, desc="status").as_posix()
-    yield map_path(run, suffix="mask", desc="gmvae").as_posix()
+        paths.append(name(suffix="dwimap", param="vector", desc="mean"))
+    if estimator in MIXTURES:
+        for k in range(1, settings.n_components + 1):
+            paths.append(name(suffix="probseg", label=f"C{k}", desc="component"))
+    if estimator == "gmvae":
+        paths.append(name(suffix="probseg", desc="unexpected"))
+    paths += [name(suffix="dwimap", desc=desc) for desc in ("residual", "noise")]
+    paths += [name(suffix="dseg", desc="status"), map_path(run, suffix="mask", desc="gmvae")]
+    yield from (path.as_posix() for path in paths)
 
 
 def _folded(outputs: Sequence[str]) -> list[str]:

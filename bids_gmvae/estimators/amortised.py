@@ -65,7 +65,6 @@ class AmortisedFit(Fit):
 
     def posterior(self, run: Measurements) -> ParameterPosterior:
         """Draw latents for every voxel; their spread is the posterior the network claims."""
-        self.signal_model.check(run.acquisition)
         check_same_shells(self.shell_index, run.acquisition, self.settings)
         generator = torch.Generator().manual_seed(self.settings.random_seed)
         estimate = partial(self._posterior, generator=generator)
@@ -177,7 +176,7 @@ class AmortisedEstimator(Estimator):
         generator = torch.Generator(self.device).manual_seed(settings.random_seed)
         data = []
         for run in runs:
-            self.signal_model.check(run.acquisition)
+            self.check(run)
             check_same_shells(shell_index, run.acquisition, settings)
             n_voxels = MAX_TRAINING_VOXELS // len(runs)
             chosen = _choose_voxels(

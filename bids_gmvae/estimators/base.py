@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bids_gmvae.acquisition import Acquisition
+from bids_gmvae.acquisition import Acquisition, find_shells
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.posterior import ParameterPosterior
@@ -165,6 +165,15 @@ class Estimator(ABC):
         self.settings = settings or ModelSettings()
         self.device = torch.device(device)
         self.progress = progress
+
+    def check(self, run: Measurements) -> None:
+        """Raise `AcquisitionError` if the run does not support the signal model."""
+        shells = find_shells(
+            run.acquisition,
+            b0_threshold=self.settings.b0_threshold,
+            shell_tolerance=self.settings.shell_tolerance,
+        )
+        self.signal_model.check(run.acquisition, shells)
 
     @abstractmethod
     def fit(self, *runs: Measurements) -> Fit:

@@ -15,6 +15,7 @@ from bids_gmvae.estimators.base import Estimator, Fit, Measurements
 from bids_gmvae.estimators.chunks import in_chunks
 from bids_gmvae.estimators.moments import derived_moments, draw, moments, quantiles
 from bids_gmvae.estimators.problem import Problem
+from bids_gmvae.estimators.quadrature import match_moments
 from bids_gmvae.estimators.recognition import Recognition, get_recognition
 from bids_gmvae.estimators.residuals import (
     at_bound,
@@ -38,6 +39,9 @@ from bids_gmvae.signal_models.base import SignalModel
 N_TRAINING = 12_000
 #: Times the potentials are linearised again under the learnt prior.
 N_RELINEARISE = 2
+#: Rounds in which potentials are matched to moments. Only for the posterior: matched potentials
+#: hold at the components they were matched under, and learning moves those away.
+N_MATCH = 2
 N_RESTARTS = 2
 #: Above this prior influence the voxel's own data hardly count.
 UNIDENTIFIED = 0.9
@@ -78,9 +82,13 @@ class GMVAEFit(Fit):
         recognised = self.recognition.first(problem)
         mixture = prior.posterior(recognised.potential)
         recognised = self.recognition.refine(problem, recognised, mixture, prior)
-        mixture = prior.posterior(recognised.potential)
+        potential = recognised.potential
+        mixture = prior.posterior(potential)
+        for _ in range(N_MATCH if problem.averaged else 0):
+            potential = match_moments(problem, recognised.state, potential, mixture, prior)
+            mixture = prior.posterior(potential)
         mean, std = moments(mixture, model)
-        influence = prior_influence(mixture, recognised.potential)
+        influence = prior_influence(mixture, potential)
         best = mixture.responsibilities.argmax(dim=1)
         follows = leverage(problem, recognised.state, prior.precisions[best])
         overall, by_shell = summarise_residuals(problem, recognised.state, follows)
@@ -148,11 +156,11 @@ class GMVAE(Estimator):
         recognition = get_recognition(self.settings.recognition)
         recognition.train(problems, generator)
         recognised = [recognition.first(problem) for problem in problems]
-        potential = _join([item.potential for item in recognised])
+        potentials = [item.potential for item in recognised]
+        prior = self._initialise(_join(potentials), generator)
         history: list[float] = []
-        prior = self._initialise(potential, generator)
         for round_ in range(N_RELINEARISE + 1):
-            prior, evidence = learn(prior, potential)
+            prior, evidence = learn(prior, _join(potentials))
             history += evidence
             self.progress(round_ + 1, N_RELINEARISE + 1, history[-1])
             if round_ < N_RELINEARISE:
@@ -160,13 +168,13 @@ class GMVAE(Estimator):
                     recognition.refine(problem, item, prior.posterior(item.potential), prior)
                     for problem, item in zip(problems, recognised, strict=True)
                 ]
-                potential = _join([item.potential for item in recognised])
+                potentials = [item.potential for item in recognised]
         prior = prior.sorted()
         return GMVAEFit(
             self.signal_model,
             self.settings,
             tuple(history),
-            self._summary(prior, len(potential)),
+            self._summary(prior, sum(len(item) for item in potentials)),
             prior=_to(prior, torch.zeros((), dtype=torch.float64)),
             recognition=recognition,
         )
@@ -184,7 +192,7 @@ class GMVAE(Estimator):
             )
         chosen = []
         for run, voxels in zip(runs, usable, strict=True):
-            self.signal_model.check(run.acquisition)
+            self.check(run)
             n = min(len(voxels), max(1, round(N_TRAINING * len(voxels) / total)))
             drawn = voxels[torch.randperm(len(voxels), generator=generator)[:n].sort().values]
             chosen.append(run.select(drawn).to(self.device, torch.float64))
@@ -247,8 +255,9 @@ def prior_influence(mixture: MixturePosterior, potential: Potential) -> Tensor:
     Tensor of shape (n_voxels, n_latent)
         Within [0, 1].
     """
+    potential = potential.by_component(mixture.responsibilities.shape[1])
     kernel = torch.einsum(
-        "vk,vkpq,vqp->vp", mixture.responsibilities, mixture.covariances, potential.precision
+        "vk,vkpq,vkqp->vp", mixture.responsibilities, mixture.covariances, potential.precision
     )
     return (1 - kernel).clamp(0, 1)
 

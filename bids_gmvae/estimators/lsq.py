@@ -97,5 +97,5 @@ class LSQ(Estimator):
     def fit(self, *runs: Measurements) -> LSQFit:
         """Check that the runs support the model."""
         for run in runs:
-            self.signal_model.check(run.acquisition)
+            self.check(run)
         return LSQFit(self.signal_model, self.settings, summary={"device": str(self.device)})

@@ -32,7 +32,7 @@ def moments(mixture: MixturePosterior, signal_model: SignalModel) -> tuple[Tenso
     mean, std : Tensor of shape (n_voxels, n_parameters)
         Physical units.
     """
-    nodes, weights = _hermite(mixture.means)
+    nodes, weights = hermite_rule(N_NODES, mixture.means)
     spread = mixture.covariances.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     mean = torch.zeros_like(mixture.means[:, 0])
     square = torch.zeros_like(mean)
@@ -141,9 +141,12 @@ def draw(
     return torch.stack(drawn, dim=-1)
 
 
-def _hermite(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the Gauss-Hermite rule for the standard normal, by Golub and Welsch."""
-    off_diagonal = torch.arange(1, N_NODES, dtype=torch.float64).sqrt()
+def hermite_rule(n_nodes: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Give nodes and weights of the Gauss-Hermite rule for the standard normal.
+
+    By Golub and Welsch 1969, https://doi.org/10.1090/S0025-5718-69-99647-1.
+    """
+    off_diagonal = torch.arange(1, n_nodes, dtype=torch.float64).sqrt()
     jacobi = torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1)
     nodes, vectors = torch.linalg.eigh(jacobi)
     return nodes.to(like), (vectors[0] ** 2).to(like)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bids_gmvae.acquisition import Acquisition, find_shells
+from bids_gmvae.acquisition import Acquisition, Shells, find_shells
 from bids_gmvae.exceptions import AcquisitionError, UnknownNameError
 from bids_gmvae.signal_models.ball_stick import BallStick
 from bids_gmvae.signal_models.ball_stick_tied import BallStickTied
@@ -46,7 +46,9 @@ def get_signal_model(name: str) -> SignalModel:
         raise UnknownNameError.of("signal model", name, SIGNAL_MODELS) from None
 
 
-def choose_signal_model(name: str, acquisition: Acquisition) -> tuple[SignalModel, str]:
+def choose_signal_model(
+    name: str, acquisition: Acquisition, shells: Shells | None = None
+) -> tuple[SignalModel, str]:
     """Resolve ``auto`` and tie ball-stick on one shell.
 
     Parameters
@@ -55,6 +57,8 @@ def choose_signal_model(name: str, acquisition: Acquisition) -> tuple[SignalMode
         A registered name, or ``"auto"``.
     acquisition : Acquisition
         What was measured.
+    shells : Shells, optional
+        Its shells, as the user defines them; with the default thresholds if not given.
 
     Returns
     -------
@@ -76,15 +80,16 @@ def choose_signal_model(name: str, acquisition: Acquisition) -> tuple[SignalMode
     >>> model.name, reason
     ('msdki', 'chosen for two or more shells')
     """
+    shells = find_shells(acquisition) if shells is None else shells
     if name == "auto":
         for candidate, reason in PREFERENCE:
             model = get_signal_model(candidate)
             try:
-                model.check(acquisition)
+                model.check(acquisition, shells)
             except AcquisitionError:
                 continue
             return model, f"chosen for {reason}"
-        bvals = find_shells(acquisition).acquisition.bvals
+        bvals = shells.acquisition.bvals
         raise AcquisitionError(
             "No signal model fits this acquisition: b-values "
             f"{', '.join(f'{b:.0f}' for b in bvals)} s/mm^2, {len(acquisition)} volumes.",
@@ -92,10 +97,9 @@ def choose_signal_model(name: str, acquisition: Acquisition) -> tuple[SignalMode
         )
     model = get_signal_model(name)
     if isinstance(model, BallStick):
-        shells = find_shells(acquisition)
         if int((~shells.is_b0).sum()) == 1:
             model = BallStickTied()
-            model.check(acquisition)
+            model.check(acquisition, shells)
             return model, "one shell: stick and ball share one diffusivity"
-    model.check(acquisition)
+    model.check(acquisition, shells)
     return model, "as requested"

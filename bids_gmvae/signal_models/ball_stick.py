@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bids_gmvae.acquisition import Acquisition, find_shells
+from bids_gmvae.acquisition import Acquisition, Shells, find_shells
 from bids_gmvae.exceptions import AcquisitionError
 from bids_gmvae.signal_models.base import Derivatives, Parameter, SignalModel
 
@@ -85,11 +85,11 @@ class BallStick(SignalModel):
         fraction, stick, ball = values.unbind(-1)
         return {MEAN_DIFFUSIVITY: fraction * stick / 3 + (1 - fraction) * ball}
 
-    def check(self, acquisition: Acquisition) -> None:
+    def check(self, acquisition: Acquisition, shells: Shells | None = None) -> None:
         """Require two non-zero shells and six directions."""
-        super().check(acquisition)
+        super().check(acquisition, shells)
         check_directions(acquisition, needed=6)
-        shells = find_shells(acquisition)
+        shells = find_shells(acquisition) if shells is None else shells
         if int((~shells.is_b0).sum()) < 2:
             raise AcquisitionError(
                 "Ball-stick needs two shells with b > 0 to tell its diffusivities apart, "

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bids_gmvae.acquisition import Acquisition
+from bids_gmvae.acquisition import Acquisition, Shells
 from bids_gmvae.signal_models.ball_stick import MEAN_DIFFUSIVITY, check_directions
 from bids_gmvae.signal_models.base import Parameter, SignalModel
 
@@ -59,7 +59,7 @@ class BallStickTied(SignalModel):
         fraction, diffusivity = values.unbind(-1)
         return {MEAN_DIFFUSIVITY: diffusivity * (1 - 2 * fraction / 3)}
 
-    def check(self, acquisition: Acquisition) -> None:
+    def check(self, acquisition: Acquisition, shells: Shells | None = None) -> None:
         """Require six directions."""
-        super().check(acquisition)
+        super().check(acquisition, shells)
         check_directions(acquisition, needed=6)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bids_gmvae.acquisition import Acquisition
+from bids_gmvae.acquisition import Acquisition, Shells
 from bids_gmvae.exceptions import AcquisitionError
 
 #: What the columns of an acquisition are called to users.
@@ -190,8 +190,16 @@ class SignalModel(ABC):
         Tensor of shape (..., n_measurements).
         """
 
-    def check(self, acquisition: Acquisition) -> None:
-        """Raise `AcquisitionError` if the acquisition cannot determine the parameters."""
+    def check(self, acquisition: Acquisition, shells: Shells | None = None) -> None:
+        """Raise `AcquisitionError` if the acquisition cannot determine the parameters.
+
+        Parameters
+        ----------
+        acquisition : Acquisition
+            What was measured.
+        shells : Shells, optional
+            Its shells, as the user defines them; with the default thresholds if not given.
+        """
         for column in self.requires:
             if column not in acquisition:
                 needed = REQUIRED.get(column, f"the {column.replace('_', ' ')} of its volumes")

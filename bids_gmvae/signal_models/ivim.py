@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bids_gmvae.acquisition import Acquisition, find_shells
+from bids_gmvae.acquisition import Acquisition, Shells, find_shells
 from bids_gmvae.exceptions import AcquisitionError
 from bids_gmvae.signal_models.base import Parameter, SignalModel
 
@@ -55,10 +55,11 @@ class IVIM(SignalModel):
         tissue = torch.exp(-acquisition.bvals * diffusivity)
         return perfusion_fraction * blood + (1 - perfusion_fraction) * tissue
 
-    def check(self, acquisition: Acquisition) -> None:
+    def check(self, acquisition: Acquisition, shells: Shells | None = None) -> None:
         """Require four distinct b-values, two of them low but not zero."""
-        super().check(acquisition)
-        bvals = find_shells(acquisition).acquisition.bvals
+        super().check(acquisition, shells)
+        shells = find_shells(acquisition) if shells is None else shells
+        bvals = shells.acquisition.bvals
         n_low = int(((bvals > 1) & (bvals <= PERFUSION_B)).sum())
         if len(bvals) < 4 or n_low < 2:
             raise AcquisitionError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bids_gmvae.acquisition import Acquisition, find_shells
+from bids_gmvae.acquisition import Acquisition, Shells, find_shells
 from bids_gmvae.exceptions import AcquisitionError
 from bids_gmvae.signal_models.base import Parameter, SignalModel
 
@@ -44,10 +44,10 @@ class MSDKI(SignalModel):
         decay = acquisition.bvals * diffusivity
         return torch.exp(-decay * (1 - decay * torch.minimum(kurtosis, limit) / 6))
 
-    def check(self, acquisition: Acquisition) -> None:
+    def check(self, acquisition: Acquisition, shells: Shells | None = None) -> None:
         """Require two non-zero shells."""
-        super().check(acquisition)
-        shells = find_shells(acquisition)
+        super().check(acquisition, shells)
+        shells = find_shells(acquisition) if shells is None else shells
         weighted = shells.acquisition.bvals[~shells.is_b0]
         if len(weighted) < 2:
             found = ", ".join(f"{b:.0f}" for b in weighted) or "none"

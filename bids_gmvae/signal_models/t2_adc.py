@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bids_gmvae.acquisition import Acquisition
+from bids_gmvae.acquisition import Acquisition, Shells
 from bids_gmvae.exceptions import AcquisitionError
 from bids_gmvae.signal_models.base import Parameter, SignalModel
 
@@ -41,9 +41,9 @@ class T2ADC(SignalModel):
         delay = acquisition.echo_times - acquisition.echo_times.min()
         return torch.exp(-acquisition.bvals * diffusivity - delay / t2)
 
-    def check(self, acquisition: Acquisition) -> None:
+    def check(self, acquisition: Acquisition, shells: Shells | None = None) -> None:
         """Require two echo times and two b-values."""
-        super().check(acquisition)
+        super().check(acquisition, shells)
         for column, what in (("echo_times", "echo times"), ("bvals", "b-values")):
             found = len(torch.unique(acquisition[column]))
             if found < 2:

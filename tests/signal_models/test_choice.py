@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bids_gmvae.acquisition import Acquisition
+from bids_gmvae.acquisition import Acquisition, find_shells
 from bids_gmvae.exceptions import AcquisitionError, UnknownNameError
 from bids_gmvae.signal_models import choose_signal_model, get_signal_model
 
@@ -60,3 +60,11 @@ def test_an_acquisition_that_supports_nothing_is_described():
 def test_an_unknown_name_gets_a_suggestion():
     with pytest.raises(UnknownNameError, match="Did you mean 'msdki'"):
         get_signal_model("mskdi")
+
+
+def test_the_choice_follows_the_shells_as_the_user_defines_them():
+    measured = acquisition(0, *[200] * 12, *[1000] * 12)
+    assert choose_signal_model("auto", measured)[0].name == "msdki"
+    shells = find_shells(measured, b0_threshold=250)
+    assert choose_signal_model("auto", measured, shells)[0].name == "ball_stick_tied"
+    assert choose_signal_model("ball_stick", measured, shells)[0].name == "ball_stick_tied"

@@ -89,5 +89,8 @@ def recognise(problem: Problem, solution: Solution) -> Recognised:
     curved = torch.einsum("vpq,vq->vp", precision, z)
     # Around z the log-likelihood of y is constant + shift . y - y . precision . y / 2.
     constant = solution.linearisation.log_likelihood - ((gradient + curved / 2) * z).sum(dim=1)
+    # S0 is integrated out (flat prior, Laplace), so that evidences are those of the latents.
+    about_log_s0 = solution.linearisation.information[:, 0, 0].clamp(min=1e-12)
+    constant = constant - torch.log(about_log_s0) / 2 + solution.state.log_s0
     potential = Potential(precision, curved + gradient, constant)
     return Recognised(potential, solution.state, solution.converged)
