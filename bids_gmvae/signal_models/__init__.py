@@ -96,10 +96,9 @@ def choose_signal_model(
             "At least two shells, or one shell with six directions, are needed.",
         )
     model = get_signal_model(name)
-    if isinstance(model, BallStick):
-        if int((~shells.is_b0).sum()) == 1:
-            model = BallStickTied()
-            model.check(acquisition, shells)
-            return model, "one shell: stick and ball share one diffusivity"
+    if isinstance(model, BallStick) and int((~shells.is_b0).sum()) == 1:
+        model = BallStickTied()
+        model.check(acquisition, shells)
+        return model, "one shell: stick and ball share one diffusivity"
     model.check(acquisition, shells)
     return model, "as requested"
