@@ -246,8 +246,8 @@ def _plan_run(run: Run, checked: CheckedRun, name: str, settings: ModelSettings)
     acquisition = checked.acquisition.select(torch.from_numpy(checked.selected))
     shells = find_shells(
         acquisition,
-        b0_threshold=settings.model.b0_threshold,
-        shell_tolerance=settings.model.shell_tolerance,
+        b0_threshold=settings.b0_threshold,
+        shell_tolerance=settings.shell_tolerance,
     )
     model, reason = choose_signal_model(name, acquisition, shells)
     mask = settings.mask
@@ -281,8 +281,7 @@ def _outputs(run: Run, model: SignalModel, settings: ModelSettings) -> Iterable[
     name = partial(map_path, run, model=label)
     of_parameters = (*STATISTICS[estimator], *(["samples"] if settings.posterior_samples else []))
     # The voxelwise fit does not know how sure it is of what follows from its parameters.
-    of_derived = of_parameters[: 1 if estimator == "lsq" else 2]
-    of_derived = tuple(item for item in of_derived if item in ("mean", "std"))
+    of_derived = STATISTICS[estimator][: 1 if estimator == "lsq" else 2]
     compared = () if estimator == "lsq" else ("lsq",)
     centers = torch.tensor([parameter.center for parameter in model.parameters])
     for parameter in (*model.parameters, *model.derived(centers)):

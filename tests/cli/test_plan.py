@@ -8,10 +8,18 @@ import pytest
 
 from bids_gmvae.cli.plan import describe, make_plan, require_runs, to_json
 from bids_gmvae.config import ComputeSettings, ModelSettings, RunSettings, SelectionSettings
+from bids_gmvae.estimators import ESTIMATORS
+from bids_gmvae.estimators.base import no_progress
 from bids_gmvae.exceptions import DeviceError, InputError, NothingEligibleError
+from bids_gmvae.interfaces.estimation import fit_runs
+from bids_gmvae.io.derivatives import write_result
+from bids_gmvae.io.images import read_data
+from bids_gmvae.io.measured import measure
+from bids_gmvae.modalities.dwi import check
+from bids_gmvae.signal_models import get_signal_model
 from bids_gmvae.workflows.plan import LeftOut, Plan
 from tests.bids_tree import RAW, text_of, write_tree
-from tests.tiny import BVALS, tiny_dataset, tiny_run
+from tests.tiny import BVALS, SHAPE, tiny_dataset, tiny_run
 
 
 def settings_for(root, **model):
@@ -90,6 +98,39 @@ def test_the_json_plan_has_its_keys(study):
     )
 
 
+@pytest.mark.parametrize("reused", [False, True])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_what_is_promised_is_what_is_written(study, estimator, reused, tmp_path):
+    model = ModelSettings(
+        signal_model=("ball_stick",), estimator=estimator, n_components=2, n_epochs=1,
+        latent_size=4, posterior_samples=2 if ESTIMATORS[estimator].draws else 0,
+    )  # fmt: skip
+    settings = replace(settings_for(study), model=model)
+    planned = make_plan(settings).runs[3]
+    checked = check(planned.run, model)
+    data, grid = read_data(planned.run.image)
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[2:5, 2:4] = True
+    measured = measure(
+        planned.run, grid, data, mask=mask, removed=~mask, acquisition=checked.acquisition,
+        selected=checked.selected, settings=model, info={"shells": checked.shells},
+    )  # fmt: skip
+    fit, (result,) = fit_runs(
+        [measured], get_signal_model("ball_stick"), [""], model, estimator=estimator,
+        device="cpu", progress=no_progress,
+    )  # fmt: skip
+    if reused:
+        fit.save(tmp_path / "fit.pt")
+        other = replace(model, reuse_fit=tmp_path / "fit.pt", estimator="gmvae", n_components=10)
+        planned = make_plan(replace(settings, model=other)).runs[3]
+    written = write_result(result, tmp_path / "out", provenance={})
+    images = {path.relative_to(tmp_path / "out").as_posix() for path in written}
+    content = json.loads(to_json(Plan("cpu", (planned,))))
+    promised = content["runs"][0]["outputs"]
+    assert sorted(promised) == sorted(name for name in images if name.endswith(".nii.gz"))
+    assert "_desc-mean_" in promised[0]
+
+
 def test_the_readable_plan_names_shells_mask_model_and_why(study):
     text = describe(make_plan(settings_for(study)))
     assert "4 x b0, 8 x 1000, 8 x 2000 s/mm^2" in text
@@ -101,7 +142,7 @@ def test_the_readable_plan_names_shells_mask_model_and_why(study):
 def test_the_readable_plan_folds_names_that_differ_in_one_word(study):
     text = describe(make_plan(replace(settings_for(study), model=ModelSettings(n_components=3))))
     stem = "sub-01/ses-b/dwi/sub-01_ses-b_model-msdki_"
-    assert f"{stem}param-msk_desc-{{mean,std,priorinfluence}}_dwimap.nii.gz\n" in text
+    assert f"{stem}param-msk_desc-{{mean,std,priorinfluence,lsq}}_dwimap.nii.gz\n" in text
     assert f"{stem}label-{{C1,C2,C3}}_desc-component_probseg.nii.gz\n" in text
     assert f"{stem}desc-status_dseg.nii.gz\n" in text
 
