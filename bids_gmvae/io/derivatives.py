@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -294,5 +295,25 @@ def _remove_leftovers(out_dir: Path, run: Run, model: SignalModel, *, keep: set[
     own = (parameter.bids for parameter in model.parameters if "param" not in parameter.bids)
     patterns += [f"_desc-*_{bids['suffix']}.*" for bids in own]
     maps = {path for pattern in patterns for path in folder.glob(run.stem + pattern)}
+    _remove_outdated(out_dir, folder, maps, keep=keep)
     for path in maps - keep:
         path.unlink()
+
+
+def _remove_outdated(out_dir: Path, folder: Path, maps: set[Path], *, keep: set[Path]) -> None:
+    """Remove a run's maps in standard space if one no longer shows the map it was made from."""
+    found, current = [], True
+    for path in sorted(folder.glob("sub-*_res-*.json")):
+        try:
+            sidecar = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # of another model, which is being written at the same time
+            continue
+        origin = out_dir / sidecar.get("Sources", [""])[0].removeprefix("bids::")
+        if origin in maps:
+            found.append(path)
+            source = _with_extension(origin, ".json")
+            model = json.loads(source.read_text(encoding="utf-8")).get("Model")
+            current &= origin in keep and sidecar.get("Model") == model
+    for path in [] if current else found:
+        for extension in (".json", ".tsv", ".nii.gz"):
+            _with_extension(path, extension).unlink(missing_ok=True)

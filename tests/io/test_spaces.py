@@ -217,6 +217,22 @@ def test_names_sidecars_and_the_whole_dataset_are_valid(tmp_path, home):
 
 
 @pytest.mark.parametrize(
+    ("changed", "n_left"), [({}, None), ({"n_components": 2}, 0), ({"estimator": "lsq"}, 0)]
+)
+def test_maps_in_standard_space_go_with_the_maps_they_show(tmp_path, home, changed, n_left):
+    result, out_dir, maps = make_dataset(tmp_path, signal_model="ball_stick")
+    written = [
+        path
+        for path in resample_to_template(maps, result.run, out_dir, SPACE, "2")
+        if "_model-" in path.name
+    ]
+    other = make_result("ball_stick", run=result.run, grid=result.grid, **changed)
+    write_result(other, out_dir, provenance=PROVENANCE)
+    left = [path for path in written if path.exists()]
+    assert len(left) == (len(written) if n_left is None else n_left)
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [(SPACE, (SPACE, "2")), (f"{SPACE}:res-1", (SPACE, "1")), (f"{SPACE}:res-02", (SPACE, "2"))],
 )
