@@ -159,6 +159,7 @@ class AmortisedEstimator(Estimator):
     """Trains one network on the voxels of all runs."""
 
     fit_class: ClassVar[type[AmortisedFit]]
+    objective = "objective (negative loss per voxel)"
     draws = True
 
     def fit(self, *runs: Measurements) -> AmortisedFit:

@@ -23,7 +23,7 @@ from bids_gmvae.signal_models.base import SignalModel
 #: Version of the layout of saved fits.
 FIT_FORMAT = 1
 
-#: Called during a fit with (step, n_steps, ELBO per voxel in nats).
+#: Called during a fit with (step, n_steps, objective); see `Estimator.objective`.
 Progress = Callable[[int, int, float], None]
 
 
@@ -76,7 +76,8 @@ class Fit(ABC):
     settings : ModelSettings
         The settings it was fitted with.
     history : tuple of float
-        ELBO per voxel (nats) by training step; empty if nothing was trained.
+        What the training raised, by step: the ELBO per voxel (nats), or what ``summary`` calls
+        its objective. Empty if nothing was trained.
     summary : mapping
         Plain values for sidecars and report (number of active components, device, ...).
     """
@@ -151,6 +152,8 @@ class Estimator(ABC):
     name: ClassVar[str]
     description: ClassVar[str]
     #: Whether it can draw from the posterior.
+    #: What the training raises, as the progress line and the report call it.
+    objective: ClassVar[str] = "ELBO (nats per voxel)"
     draws: ClassVar[bool] = False
 
     def __init__(

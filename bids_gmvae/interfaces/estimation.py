@@ -57,6 +57,7 @@ class FitRuns(RunInterface):
         import torch
 
         from bids_gmvae.config import ModelSettings
+        from bids_gmvae.estimators import get_estimator
         from bids_gmvae.io.measured import MeasuredRun
         from bids_gmvae.signal_models import get_signal_model
 
@@ -65,7 +66,8 @@ class FitRuns(RunInterface):
         runs = [
             MeasuredRun.load(Path(path), mapped=self.inputs.mapped) for path in self.inputs.voxels
         ]
-        with fit_progress(self.inputs.label) as progress:
+        objective = get_estimator(self.inputs.estimator).objective
+        with fit_progress(self.inputs.label, objective) as progress:
             fit, results = fit_runs(
                 runs,
                 get_signal_model(self.inputs.signal_model),

@@ -185,8 +185,9 @@ def _mixture(result: RunResult) -> Iterator[Measure]:
     posterior = result.posterior
     history = result.info.get("fit", {}).get("history", ())
     yield Measure("n_training_steps", len(history), "Steps of the training")
+    own = "objective" in result.info.get("fit", {}).get("summary", {})
     yield Measure(
-        "elbo", _plain(history[-1]) if len(history) else None,
+        "elbo", _plain(history[-1]) if len(history) and not own else None,
         "Evidence lower bound per voxel at the end of the training", "nat",
     )  # fmt: skip
     if posterior.unexpected is not None:

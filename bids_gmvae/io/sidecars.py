@@ -141,7 +141,7 @@ def model_description(
         parameters |= {name: summary.get(key) for key, name in _LEARNING_SUMMARY.items()}
         parameters |= {
             "Seed": trained.get("random_seed", own.get("random_seed")),
-            "ELBO": rounded(history[-1]) if len(history) else None,
+            "ELBO": rounded(history[-1]) if len(history) and "objective" not in summary else None,
             "Samples": own.get("posterior_samples") or None,
         }
     return {

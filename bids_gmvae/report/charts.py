@@ -104,18 +104,24 @@ def _points(axes: Axes, vectors: NDArray, colour: str) -> None:
 
 
 def training(
-    history: Sequence[float], weights: Sequence[float], unexpected: float | None
+    history: Sequence[float],
+    weights: Sequence[float],
+    unexpected: float | None,
+    *,
+    objective: str,
 ) -> Figure:
-    """Draw the evidence bound by training step, and the weights of the components.
+    """Draw what the training raised, by step, and the weights of the components.
 
     Parameters
     ----------
     history : sequence of float
-        ELBO per voxel, nats; may be empty.
+        Value of the objective; may be empty.
     weights : sequence of float
         Share of each component; may be empty.
     unexpected : float, optional
         Share of the broad component.
+    objective : str
+        What the history is of.
     """
     both = len(history) > 1 and len(weights) > 0
     width = style.WIDTH if both else style.WIDTH * 0.55
@@ -127,7 +133,7 @@ def training(
         axes.plot(steps, history, color=style.ACCENT, linewidth=1.6)
         axes.plot(steps[-1:], history[-1:], "o", color=style.ACCENT, markersize=4)
         axes.set_xlabel("Training step")
-        axes.set_title("Evidence lower bound (ELBO), nats per voxel", loc="left", pad=8)
+        axes.set_title(objective, loc="left", pad=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.ticklabel_format(axis="y", useOffset=False, style="plain")
         axes.grid(axis="y")

@@ -146,6 +146,8 @@ def _training(result: RunResult) -> Iterator[Panel]:
     values = facts.numbers(result)
     history = list(result.info.get("fit", {}).get("history", ()))
     shares = values["shares"] or []
+    own = "objective" in result.info.get("fit", {}).get("summary", {})
+    objective = "Objective" if own else "Evidence lower bound (ELBO), nats per voxel"
     if len(history) < 2 and not shares:
         return
     yield Panel(
@@ -153,8 +155,8 @@ def _training(result: RunResult) -> Iterator[Panel]:
         "The curve should rise and level off; jumps are rounds in which every voxel is "
         "fitted anew under what was learnt. The bars are the tissue classes that were learnt "
         "from this scan; those below the dashed line (1%) are not in use, which is harmless.",
-        "Evidence lower bound by training step, and the share of each tissue component.",
-        charts.training(history, shares, values["unexpected_share"]),
+        "What the training raised, by step, and the share of each tissue component.",
+        charts.training(history, shares, values["unexpected_share"], objective=objective),
     )  # fmt: skip
 
 
