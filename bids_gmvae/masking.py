@@ -105,7 +105,7 @@ def compute_mask(
     return Mask(mask, removed, source, path, {key: int(x.sum()) for key, x in counts.items()})
 
 
-def check_grid(path: Path, grid: Grid) -> None:
+def check_grid(path: Path, grid: Grid, *, what: str = "mask", option: str = "--mask") -> None:
     """Raise `InputError` if an image does not lie on a grid; reads the header only.
 
     Parameters
@@ -114,8 +114,10 @@ def check_grid(path: Path, grid: Grid) -> None:
         A 3-D image.
     grid : Grid
         Where it should lie.
+    what, option : str
+        For the messages.
     """
-    _open_on_grid(path, grid)
+    _open_on_grid(path, grid, what, option)
 
 
 def read_mask(path: Path, grid: Grid) -> NDArray[np.bool_]:

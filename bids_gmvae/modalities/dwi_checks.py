@@ -69,7 +69,7 @@ def check(run: Run, settings: ModelSettings) -> CheckedRun:
         From `find_runs`.
     settings : ModelSettings
         Uses the b0 threshold, the shell tolerance, the b-value limits, the smallest number of
-        volumes and the mask.
+        volumes, the mask and the noise map.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def check(run: Run, settings: ModelSettings) -> CheckedRun:
     except InputError as error:
         return CheckedRun(None, nothing, "", [], [_error("image", error)])
     issues = [*_check_grid(run, image), *_check_mask(run, image, settings.mask)]
-    issues += _check_sidecar(run)
+    issues += [*_check_noise_map(image, settings.noise_map), *_check_sidecar(run)]
     if len(image.shape) != 4 or image.shape[3] < 2:
         text = (
             f"A diffusion series must have 4 dimensions, but {run.image} has the shape "
@@ -145,6 +145,16 @@ def _check_mask(run: Run, image: nb.Nifti1Image, mask: str) -> list[Issue]:
         check_grid(path, Grid.of(image))
     except InputError as error:
         return [_error("mask", error)]
+    return []
+
+
+def _check_noise_map(image: nb.Nifti1Image, noise_map: str) -> list[Issue]:
+    if noise_map in ("auto", "global"):
+        return []
+    try:
+        check_grid(Path(noise_map), Grid.of(image), what="noise map", option="--noise-map")
+    except InputError as error:
+        return [_error("noise_map", error)]
     return []
 
 

@@ -24,7 +24,7 @@ from bids_gmvae.workflows.plan import node_name
 
 #: Settings that reading an image depends on; the others must not make it be read again.
 CHECK_SETTINGS = (
-    "min_b", "max_b", "b0_threshold", "shell_tolerance", "min_volumes", "mask",
+    "min_b", "max_b", "b0_threshold", "shell_tolerance", "min_volumes", "mask", "noise_map",
 )  # fmt: skip
 NOISE_SETTINGS = ("noise_model", "noise_map", "b0_threshold", "shell_tolerance")
 

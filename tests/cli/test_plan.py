@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import nibabel as nb
 import numpy as np
 import pytest
 
@@ -165,6 +166,17 @@ def test_a_broken_run_is_left_out_with_the_reason(tmp_path):
     assert "19" in broken.reason
     assert "Cannot be mapped:" in describe(plan)
     require_runs(plan)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_unusable_noise_map_is_told_before_any_work(study, there, tmp_path):
+    path = tmp_path / "sigma.nii.gz"
+    if there:
+        nb.save(nb.Nifti1Image(np.ones((2, 2, 2), np.float32), np.eye(4)), path)
+    plan = make_plan(settings_for(study, noise_map=str(path)))
+    reason = "must have the grid of the image" if there else "does not exist"
+    with pytest.raises(InputError, match=f"(?s)noise map .*{reason}"):
+        require_runs(plan)
 
 
 def test_b0s_of_reversed_phase_encoding_are_skipped_and_no_failure(tmp_path):
