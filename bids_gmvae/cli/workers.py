@@ -52,7 +52,19 @@ def run_in_child(
     """
     start = partial(start_worker, log_file, verbose)
     with ProcessPoolExecutor(1, mp_context=process_context(), initializer=start) as pool:
-        return pool.submit(partial(function, *args, **kwargs)).result()
+        try:
+            return pool.submit(partial(function, *args, **kwargs)).result()
+        except KeyboardInterrupt:
+            # Else leaving the pool waits for the call to end.
+            end_children(pool)
+            raise
+
+
+def end_children(pool: ProcessPoolExecutor) -> None:
+    """End all workers at once, whatever they are doing."""
+    pool.shutdown(wait=False, cancel_futures=True)
+    for child in multiprocessing.active_children():
+        child.terminate()
 
 
 def start_worker(log_file: Path | None, verbose: int, started: Any = None) -> None:
@@ -96,9 +108,7 @@ class WorkerPool(MultiProcPlugin):
 
     def stop(self) -> None:
         """End all workers at once."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():
-            child.terminate()
+        end_children(self.pool)
 
     def _new_pool(self) -> ProcessPoolExecutor:
         context = process_context()

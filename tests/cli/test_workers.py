@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -80,6 +82,26 @@ def test_a_killed_worker_fails_its_node_and_nothing_hangs(workflow, pool, tmp_pa
     assert "most likely because memory ran out" in failure.message
     # The node after it got a new worker.
     assert (tmp_path / "wf" / "fine" / "result_fine.pklz").exists()
+
+
+@pytest.mark.parametrize("delay", [0.01, 2.0])
+def test_an_interruption_ends_a_child_at_once(delay):
+    # While its process starts, and while it computes.
+    code = (
+        "import os, signal, threading, time\n"
+        "from bids_gmvae.cli.workers import run_in_child\n"
+        "def interrupt(): os.kill(os.getpid(), signal.SIGINT)\n"
+        "try:\n"
+        f"    threading.Timer({delay}, interrupt).start()\n"
+        "    run_in_child(time.sleep, 50, log_file=None, verbose=0)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('stopped')\n"
+    )
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=80)
+    assert done.stdout == "stopped\n", done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - begin < 40
 
 
 def test_a_child_answers_and_raises_like_a_call():
