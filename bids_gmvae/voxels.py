@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nb
 import numpy as np
@@ -34,12 +36,16 @@ class Grid:
         Voxel indices to world coordinates, mm.
     qform_code, sform_code : int
         NIfTI codes of the source.
+    qform : array of shape (4, 4), optional
+        Where the qform of the source puts the voxels, which may differ from `affine`, the sform;
+        by default the same.
     """
 
     shape: tuple[int, ...]
     affine: NDArray[np.float64]
     qform_code: int
     sform_code: int
+    qform: NDArray[np.float64] | None = None
 
     @classmethod
     def of(cls, image: nb.Nifti1Image) -> Grid:
@@ -49,13 +55,33 @@ class Grid:
             affine=np.asarray(image.affine, dtype=np.float64),
             qform_code=int(image.header["qform_code"]),
             sform_code=int(image.header["sform_code"]),
+            qform=image.header.get_qform(coded=True)[0],
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Give all but the shape as plain values."""
+        return {
+            "affine": self.affine.tolist(),
+            "qform_code": self.qform_code,
+            "sform_code": self.sform_code,
+            "qform": None if self.qform is None else self.qform.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, shape: tuple[int, ...], values: Mapping[str, Any]) -> Grid:
+        """Rebuild the grid from its shape and what `to_dict` gave."""
+        matrices = {
+            key: None if values[key] is None else np.array(values[key], dtype=np.float64)
+            for key in ("affine", "qform")
+        }
+        return cls(shape=shape, **{**values, **matrices})
+
     def image(self, data: NDArray) -> nb.Nifti1Image:
-        """Wrap an array in an image on this grid, keeping the qform and sform codes."""
+        """Wrap an array in an image on this grid, keeping qform and sform and their codes."""
         image = nb.Nifti1Image(data, self.affine)
         # A file without any code still has an affine (from pixdim); code 1 keeps it readable.
-        image.set_qform(self.affine, code=self.qform_code)
+        qform = self.affine if self.qform is None else self.qform
+        image.set_qform(qform, code=self.qform_code)
         image.set_sform(self.affine, code=self.sform_code)
         image.header.set_xyzt_units("mm", "sec")
         image.header.set_slope_inter(1, 0)

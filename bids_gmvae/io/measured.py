@@ -57,9 +57,7 @@ class MeasuredRun:
         """Write to one file; no code is pickled."""
         header = {
             "run": self.run.to_dict(),
-            "affine": self.grid.affine.tolist(),
-            "qform_code": self.grid.qform_code,
-            "sform_code": self.grid.sform_code,
+            "grid": self.grid.to_dict(),
             "info": self.info,
         }
         tensors = {
@@ -81,12 +79,7 @@ class MeasuredRun:
         mask = tensors["mask"].numpy()
         return cls(
             run=Run.from_dict(header["run"]),
-            grid=Grid(
-                shape=mask.shape,
-                affine=np.array(header["affine"]),
-                qform_code=header["qform_code"],
-                sform_code=header["sform_code"],
-            ),
+            grid=Grid.from_dict(mask.shape, header["grid"]),
             mask=mask,
             removed=tensors["removed"].numpy(),
             reference=tensors["reference"].numpy(),

@@ -67,12 +67,10 @@ class RunResult:
             "removed": torch.from_numpy(self.removed),
             "reference": torch.from_numpy(self.reference),
             "sigma": torch.from_numpy(self.sigma),
-            "affine": torch.from_numpy(self.grid.affine),
         }
         header = {
             "run": self.run.to_dict(),
-            "qform_code": self.grid.qform_code,
-            "sform_code": self.grid.sform_code,
+            "grid": self.grid.to_dict(),
             "signal_model": self.posterior.signal_model.name,
             "info": self.info,
         }
@@ -95,12 +93,7 @@ class RunResult:
         lsq = content["lsq"]
         return cls(
             run=Run.from_dict(header["run"]),
-            grid=Grid(
-                shape=tensors["mask"].shape,
-                affine=tensors["affine"],
-                qform_code=header["qform_code"],
-                sform_code=header["sform_code"],
-            ),
+            grid=Grid.from_dict(tensors["mask"].shape, header["grid"]),
             mask=tensors["mask"],
             removed=tensors["removed"],
             reference=tensors["reference"],

@@ -9,6 +9,7 @@ import pytest
 from bids_gmvae.io.atomic import read_tsv
 from bids_gmvae.io.dataset import initialise, validate, write_manifest
 from bids_gmvae.io.derivatives import map_path, parameter_path, status_volume, write_result
+from bids_gmvae.io.result import RunResult
 from bids_gmvae.posterior import FAILED, Status
 from bids_gmvae.signal_models import SIGNAL_MODELS, get_signal_model
 from bids_gmvae.voxels import Grid
@@ -140,6 +141,23 @@ def test_geometry_is_that_of_the_source(tmp_path, affine, codes):
         np.testing.assert_allclose(
             image.header.get_zooms()[:3], source.header.get_zooms()[:3], rtol=1e-5
         )
+
+
+def test_a_qform_that_differs_from_the_sform_is_kept_on_the_whole_way(tmp_path):
+    source = nb.Nifti1Image(np.zeros((5, 4, 6, 7), np.int16), AFFINE)
+    elsewhere = nb.affines.from_matvec(RAS[:3, :3], (1.0, 2.0, 3.0))
+    source.set_qform(elsewhere, code=1)
+    source.set_sform(AFFINE, code=2)
+    nb.save(source, tmp_path / "source.nii.gz")
+    result = make_result("ball_stick", grid=Grid.of(nb.load(tmp_path / "source.nii.gz")))
+    result.save(tmp_path / "result.pt")
+    write_result(RunResult.load(tmp_path / "result.pt"), tmp_path, provenance=PROVENANCE)
+    written = sorted(tmp_path.glob("sub-01/**/*.nii.gz"))
+    assert written
+    for path in written:
+        image = nb.load(path)
+        np.testing.assert_allclose(image.get_sform(), AFFINE, atol=1e-5)
+        np.testing.assert_allclose(image.get_qform(), source.get_qform(), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["desc-gmvae_mask", "model-msdki_param-msd_desc-mean_dwimap"])
