@@ -263,11 +263,13 @@ def prior_influence(mixture: MixturePosterior, potential: Potential) -> Tensor:
 
 
 def _join(potentials: list[Potential]) -> Potential:
-    return Potential(
+    """Put the potentials of all runs together; a voxel that has none must not spoil the prior."""
+    joined = Potential(
         torch.cat([item.precision for item in potentials]),
         torch.cat([item.shift for item in potentials]),
         torch.cat([item.constant for item in potentials]),
     )
+    return joined.select(torch.isfinite(joined.constant))
 
 
 def _to(prior: GaussianMixturePrior, like: Tensor) -> GaussianMixturePrior:

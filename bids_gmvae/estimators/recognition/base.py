@@ -16,6 +16,8 @@ from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential
 
 #: Gains below this (nats) do not move the posterior visibly.
 TOLERANCE = 0.02
+#: A potential's mode lies at most so many spreads from where the likelihood was linearised.
+REACH = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +88,7 @@ def recognise(problem: Problem, solution: Solution) -> Recognised:
     z = solution.state.z
     # A push against a wall is no evidence for what lies beyond it.
     gradient = torch.where(blocked(problem, z, gradient), torch.zeros_like(gradient), gradient)
+    gradient = _within_reach(gradient, precision)
     curved = torch.einsum("vpq,vq->vp", precision, z)
     # Around z the log-likelihood of y is constant + shift . y - y . precision . y / 2.
     constant = solution.linearisation.log_likelihood - ((gradient + curved / 2) * z).sum(dim=1)
@@ -94,3 +97,15 @@ def recognise(problem: Problem, solution: Solution) -> Recognised:
     constant = constant - torch.log(about_log_s0) / 2 + solution.state.log_s0
     potential = Potential(precision, curved + gradient, constant)
     return Recognised(potential, solution.state, solution.converged)
+
+
+def _within_reach(gradient: Tensor, precision: Tensor) -> Tensor:
+    """Limit slopes to those whose curvature puts the mode within `REACH`.
+
+    A slope with hardly any curvature, as beside a wall, would put the mode of the quadratic form
+    thousands of spreads away, and earn evidence there that no real parameter has.
+    """
+    values, vectors = torch.linalg.eigh(precision)
+    slopes = torch.einsum("vpi,vp->vi", vectors, gradient)
+    limit = REACH * values.clamp(min=0)
+    return torch.einsum("vpi,vi->vp", vectors, slopes.clamp(-limit, limit))
