@@ -27,6 +27,9 @@ from bids_gmvae.voxels import Grid
 ROUNDING, NOT_A_DIRECTION = 1e-2, 0.1
 #: Below this maximum (s/mm^2) b-values are in other units.
 SMALLEST_MAXIMUM = 10.0
+#: Fewest directions for estimates that hardly depend on orientation; Jones 2004,
+#: https://doi.org/10.1002/mrm.20033
+FEW_DIRECTIONS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,6 +312,13 @@ def _check_sampling(
             f"limits leave none of {run.image}."
         )
         issues.append(Issue("error", "no_weighting", text, "Change --min-b or --max-b."))
+    if len(weighted) == 1 and weighted[0]["n_volumes"] < FEW_DIRECTIONS:
+        text = (
+            f"Maps of a fibre need some {FEW_DIRECTIONS} directions to be reliable, but "
+            f"{run.image.name} has {weighted[0]['n_volumes']} weighted volumes, in one shell."
+        )
+        hint = "Expect wide sd maps and values that depend on the orientation of the head."
+        issues.append(Issue("warning", "few_directions", text, hint))
     counts = sorted(shell["n_volumes"] for shell in weighted)
     top = max((shell["b_value"] for shell in weighted), default=0.0)
     # IVIM also has many b-values with few volumes each, but low ones.

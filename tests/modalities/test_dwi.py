@@ -387,7 +387,10 @@ def test_real_series_are_found_with_masks_and_pass(real_data, tmp_path, folder, 
     assert skipped == []
     for run in runs:
         assert run.companions["mask"].is_file()
-        assert check(run, ModelSettings()).issues == []
+        # 02 has 12 directions; the truncated run has lost all but 13 of its 64.
+        few = folder.startswith("02") or folder.endswith("truncated")
+        codes = [issue.code for issue in check(run, ModelSettings()).issues]
+        assert codes == (["few_directions"] if few else [])
 
 
 @pytest.mark.real_data
