@@ -123,7 +123,8 @@ def test_a_known_mixture_is_learnt_from_noisy_voxels(prior, generator):
 
 
 def test_the_broad_component_neither_moves_nor_dies(prior, generator):
-    n = 500
+    # So many that the pseudo-count alone would let it fall below the floor.
+    n = 20_000
     seen = 0.05 * torch.randn(n, 2, dtype=F64, generator=generator)
     potential = Potential(
         400 * torch.eye(2, dtype=F64).expand(n, -1, -1), 400 * seen, torch.zeros(n, dtype=F64)

@@ -34,11 +34,11 @@ schemes:
 {SCHEME_LINES}
 
 examples:
-  bids-gmvae-simulate /tmp/demo
-  bids-gmvae-simulate /tmp/demo --lesions --qsiprep-for 02
-  bids-gmvae-simulate /tmp/qsiprep --layout qsiprep --generation 0.22 --signal-model ball_stick
-  bids-gmvae-simulate /tmp/brain --voxel-size 2 --slices all --scheme hcp --n-subjects 1
-  bids-gmvae-simulate /tmp/mine --bval dwi.bval --bvec dwi.bvec --snr 20
+  bids-gmvae-simulate demo
+  bids-gmvae-simulate demo --lesions --qsiprep-for 02
+  bids-gmvae-simulate qsiprep --layout qsiprep --generation 0.22 --signal-model ball_stick
+  bids-gmvae-simulate brain --voxel-size 2 --slices all --scheme hcp --n-subjects 1
+  bids-gmvae-simulate mine --bval dwi.bval --bvec dwi.bvec --snr 20
 """
 
 

@@ -150,6 +150,26 @@ def test_a_lesion_never_seen_keeps_its_contrast_and_is_noticed(brain):
     assert better > 0.9, "area under the curve"
 
 
+@pytest.mark.parametrize("lesion", [[0.5e-3, 1.5], [1.4e-3, 0.5]], ids=["stroke", "demyelination"])
+def test_with_few_volumes_a_lesion_keeps_most_of_its_contrast_and_is_noticed(lesion):
+    """The same with 32 volumes, where the prior is strong; up to a tenth is lost or added."""
+    values, labels = population(4000, seed=21)
+    own = torch.zeros(len(values), dtype=torch.bool)
+    own[torch.where(labels == 1)[0][:40]] = True
+    lesion = torch.tensor(lesion, dtype=F64)
+    values = torch.where(own[:, None], lesion, values)
+    run = scan(values, get_scheme("short"), 20)
+    posterior = get_estimator("gmvae")(MODEL).fit(run).posterior(run)
+    normal = (labels == 1) & ~own
+    contrast = posterior.mean[own].mean(0) - posterior.mean[normal].mean(0)
+    kept = contrast / (lesion - values[normal].mean(0))
+    assert ((kept > 0.85) & (kept < 1.15)).all(), kept
+    covered = (posterior.mean[own] - lesion).abs() < 1.96 * posterior.std[own]
+    assert (covered.double().mean(0) > 0.85).all()
+    higher = posterior.unexpected[own][:, None] > posterior.unexpected[normal][None]
+    assert higher.double().mean() > 0.9
+
+
 def test_without_the_broad_component_the_lesion_would_be_hallucinated_away():
     """What the broad component is for; if this fails, the test above proves nothing."""
     prior = true_prior()
