@@ -1,0 +1,1 @@
+"""How accurate and how fast the estimators are, against what is possible at all."""
