@@ -18,27 +18,25 @@ the Bayes-optimal one of the same voxels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.framework import Effort, Record, Table, Task, medians, pivot, product
-from benchmarks.oracles import Estimate, TruePrior, bayes_optimal, cramer_rao
+from benchmarks.framework import Effort, Record, Table, Task, product
+from benchmarks.oracles import Estimate, TruePrior, bayes_optimal
 from benchmarks.samples import (
-    SYMBOLS,
-    TISSUES,
     Estimated,
     Sample,
+    bounds,
+    draw_ratios,
     draw_sample,
     estimate,
     relative,
-    scale_of,
     scores,
+    side_by_side,
 )
 from bids_gmvae.simulation.tissues import get_population
 
-CONDITION = ["population", "scheme", "snr"]
 ORACLE = "Bayes-optimal"
 
 
@@ -84,59 +82,11 @@ def dipy_msdki(sample: Sample) -> Estimate:
     return Estimate(values, torch.full_like(values, torch.nan))
 
 
-def bounds(sample: Sample) -> list[dict[str, Any]]:
-    """Give the Cramer-Rao bound as if it were a method."""
-    orientation = sample.orientation if sample.model.directional else None
-    bound = cramer_rao(
-        sample.model, sample.run.acquisition, sample.values, sample.sigma, orientation=orientation
-    )
-    bound = torch.where(bound.isfinite(), bound, torch.nan)
-    return [
-        {
-            "method": "Cramer-Rao",
-            "tissue": tissue,
-            "parameter": SYMBOLS[parameter.name],
-            "rmse": float(bound[sample.labels == label, column].square().nanmean().sqrt())
-            * scale_of(parameter.unit),
-        }
-        for tissue, label in TISSUES.items()
-        for column, parameter in enumerate(sample.model.parameters)
-    ]
-
-
 def summarise(records: Sequence[Record]) -> Table:
-    """Show errors, and ratios to the optimum in tissue, side by side."""
-    index = [*CONDITION, "method"]
-    median = medians(records, [*index, "parameter", "tissue"], ["rmse", "ratio"])
-    errors = pivot(_keep(median, "rmse"), across=["parameter", "tissue"], values=["rmse"])
-    tissue = [row for row in _keep(median, "ratio") if row["tissue"] != "CSF"]
-    ratios = pivot(tissue, across=["parameter", "tissue"], values=["ratio"])
-    shown = [
-        {
-            **error,
-            **{f"ratio {name}": value for name, value in ratio.items() if name not in index},
-        }
-        for error, ratio in zip(errors, ratios, strict=True)
-    ]
-    return Table.of(shown)
-
-
-def _keep(rows: Sequence[Record], value: str) -> list[dict[str, Any]]:
-    other = {"rmse": "ratio", "ratio": "rmse"}[value]
-    return [{name: item for name, item in row.items() if name != other} for row in rows]
+    """Show errors and ratios side by side."""
+    return Table.of(side_by_side(records, ["population", "scheme", "snr"]))
 
 
 def draw(table: Table, figure: Figure) -> None:
-    """Draw the tissue error relative to the optimum over SNR."""
-    cases = list(dict.fromkeys((row["population"], row["scheme"]) for row in table.rows))
-    ratios = [name for name in table.columns if name.startswith("ratio")]
-    for axes, (population, scheme) in zip(
-        figure.subplots(1, len(cases), sharey=True), cases, strict=True
-    ):
-        for method in dict.fromkeys(row["method"] for row in table.rows):
-            rows = table.where(population=population, scheme=scheme, method=method)
-            heights = [sum(row[name] for name in ratios) / len(ratios) for row in rows]
-            axes.plot([row["snr"] for row in rows], heights, "o-", label=method, markersize=3)
-        axes.set(title=f"{population}, {scheme}", xlabel="SNR", xscale="log", ylim=(0.95, 2.5))
-    figure.axes[0].set_ylabel("RMSE / Bayes-optimal, tissue mean of D and K")
-    figure.axes[0].legend(fontsize=7)
+    """Draw the ratios over SNR."""
+    draw_ratios(table, figure, ["population", "scheme"])

@@ -6,13 +6,17 @@ them exactly, because how well it is estimated is a question of its own.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
+from benchmarks.framework import Record, Table, medians, pivot
+from benchmarks.oracles import cramer_rao
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.estimators import get_estimator
 from bids_gmvae.estimators.base import Measurements
@@ -125,31 +129,34 @@ def scores(
     list of dict
         Method, tissue, parameter; ``rmse`` and ``bias``, diffusivities in um^2/ms; ``cov68`` and
         ``cov95``, the share of voxels whose interval holds the truth (central quantiles for 68 %
-        where the posterior gives them, else mean +- sd; mean +- 1.96 sd for 95 %); ``failed``
-        and ``flagged``, the shares without an estimate, and marked as not identified.
+        where the posterior gives them, else mean +- sd; mean +- 1.96 sd for 95 %);
+        ``cov68 kept`` and ``cov95 kept``, the same where the estimator does not itself mark the
+        voxel as not identified; ``flagged``, the share where it does; ``failed``, the share
+        without an estimate.
     """
     lower, upper = interval(estimated)
+    within68 = (lower <= sample.values) & (sample.values <= upper)
+    within95 = (estimated.mean - sample.values).abs() <= WIDTH_95 * estimated.std
+    marked = flagged(estimated)
     found = []
     for tissue, label in groups.items():
         members = sample.labels == label
         for column, parameter in enumerate(sample.model.parameters):
-            truth, mean, std = (
-                item[members, column] * scale_of(parameter.unit)
-                for item in (sample.values, estimated.mean, estimated.std)
-            )
-            error = (mean - truth)[mean.isfinite()]
-            inside = (lower <= sample.values) & (sample.values <= upper)
+            error = (estimated.mean - sample.values)[members, column] * scale_of(parameter.unit)
+            kept = members & ~marked
             found.append(
                 {
                     "method": method,
                     "tissue": tissue,
                     "parameter": SYMBOLS[parameter.name],
-                    "rmse": float(error.square().mean().sqrt()),
-                    "bias": float(error.mean()),
-                    "cov68": _share(inside[members, column]),
-                    "cov95": _share((mean - truth).abs() <= WIDTH_95 * std),
-                    "failed": _share(~mean.isfinite()),
-                    "flagged": _share(flagged(estimated)[members]),
+                    "rmse": float(error.square().nanmean().sqrt()),
+                    "bias": float(error.nanmean()),
+                    "cov68": _share(within68[members, column]),
+                    "cov95": _share(within95[members, column]),
+                    "cov68 kept": _share(within68[kept, column]),
+                    "cov95 kept": _share(within95[kept, column]),
+                    "flagged": _share(marked[members]),
+                    "failed": _share(error.isnan()),
                 }
             )
     return found
@@ -185,6 +192,60 @@ def relative(records: Sequence[dict[str, Any]], reference: str) -> list[dict[str
     return [
         {**record, "ratio": record["rmse"] / floor[record["tissue"], record["parameter"]]}
         for record in records
+    ]
+
+
+def side_by_side(records: Sequence[Record], condition: Sequence[str]) -> list[dict[str, Any]]:
+    """Show medians of errors, and of ratios to the optimum in tissue, one method per row."""
+    index = [*condition, "method"]
+    cells = [*index, "parameter", "tissue"]
+    across = ["parameter", "tissue"]
+    tissue = [record for record in records if record["tissue"] != "CSF"]
+    errors = pivot(medians(records, cells, ["rmse"]), across=across, values=["rmse"])
+    ratios = pivot(medians(tissue, cells, ["ratio"]), across=across, values=["ratio"])
+    return [
+        error | {f"ratio {name}": item for name, item in ratio.items() if name not in index}
+        for error, ratio in zip(errors, ratios, strict=True)
+    ]
+
+
+def draw_ratios(table: Table, figure: Figure, panels: Sequence[str]) -> None:
+    """Draw the tissue error relative to the optimum over SNR, a panel for each condition."""
+    cases = list(dict.fromkeys(tuple(row[name] for name in panels) for row in table.rows))
+    ratios = [name for name in table.columns if name.startswith("ratio")]
+    axes = figure.subplots(1, len(cases), sharey=True, squeeze=False)[0]
+    for panel, case in zip(axes, cases, strict=True):
+        for method in dict.fromkeys(row["method"] for row in table.rows):
+            rows = table.where(method=method, **dict(zip(panels, case, strict=True)))
+            heights = [
+                statistics.mean(row[name] for name in ratios if row.get(name)) for row in rows
+            ]
+            panel.plot([row["snr"] for row in rows], heights, "o-", label=method, markersize=3)
+        panel.set(title=", ".join(case), xlabel="SNR", xscale="log", ylim=(0.95, 2.5))
+    axes[0].set_ylabel("RMSE / Bayes-optimal, mean over tissue parameters")
+    axes[0].legend(fontsize=7)
+
+
+def bounds(sample: Sample) -> list[dict[str, Any]]:
+    """Score the Cramer-Rao bound as if it were a method; infinite bounds are left out."""
+    bound = cramer_rao(
+        sample.model,
+        sample.run.acquisition,
+        sample.values,
+        sample.sigma,
+        orientation=sample.orientation if sample.model.directional else None,
+    )
+    bound = torch.where(bound.isfinite(), bound, torch.nan)
+    return [
+        {
+            "method": "Cramer-Rao",
+            "tissue": tissue,
+            "parameter": SYMBOLS[parameter.name],
+            "rmse": float(bound[sample.labels == label, column].square().nanmean().sqrt())
+            * scale_of(parameter.unit),
+        }
+        for tissue, label in TISSUES.items()
+        for column, parameter in enumerate(sample.model.parameters)
     ]
 
 

@@ -44,7 +44,7 @@ def bayes_by_sampling(
     run : Measurements
         Of voxels with one fibre orientation each.
     model : SignalModel
-        Ball and stick.
+        Ball and stick, with two diffusivities or one.
     prior : TruePrior
         On the latents.
     generator : torch.Generator
@@ -169,8 +169,8 @@ def log_likelihood(problem: Problem, s0: Tensor, values: Tensor, fibre: Tensor) 
     problem : Problem
         All volumes of n_voxels.
     s0 : Tensor of shape (n_voxels, n_draws)
-    values : Tensor of shape (n_voxels, n_draws, 3)
-        Physical units.
+    values : Tensor of shape (n_voxels, n_draws, n_parameters)
+        Physical units; fraction, then the diffusivities of stick and ball, or one for both.
     fibre : Tensor of shape (n_voxels, n_draws, 3)
         Unit vectors.
 
@@ -180,6 +180,8 @@ def log_likelihood(problem: Problem, s0: Tensor, values: Tensor, fibre: Tensor) 
         Nats.
     """
     acquisition = problem.acquisition
+    if values.shape[-1] == 2:  # one diffusivity for stick and ball
+        values = torch.cat([values, values[..., 1:]], dim=-1)
     arrays = (problem.data, problem.sigma, acquisition.bvals, acquisition.bvecs, s0, values, fibre)
     return torch.from_numpy(_ball_stick(*(array.double().numpy() for array in arrays)))
 

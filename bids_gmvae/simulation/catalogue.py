@@ -40,6 +40,11 @@ SCHEMES: dict[str, Scheme] = {
     "hcp": _hcp_like(18, 90),
     "multishell": _hcp_like(6, 30),
     "short": _hcp_like(2, 10),
+    "twoshell": Scheme(
+        6,
+        ((1000.0, 30), (2000.0, 30)),
+        description="6 b0 + 30 directions each at 1000, 2000 s/mm^2",
+    ),
     "singleshell": Scheme(3, ((1000.0, 32),), description="3 b0 + 32 directions at 1000 s/mm^2"),
     "ivim": Scheme(
         4,

@@ -14,6 +14,7 @@ from bids_gmvae.simulation.schemes import get_scheme, read_scheme, spread_direct
     [
         ("hcp", {0: 18, 1000: 90, 2000: 90, 3000: 90}),
         ("multishell", {0: 6, 1000: 30, 2000: 30, 3000: 30}),
+        ("twoshell", {0: 6, 1000: 30, 2000: 30}),
         ("short", {0: 2, 1000: 10, 2000: 10, 3000: 10}),
         ("singleshell", {0: 3, 1000: 32}),
         ("t2adc", {0: 5, 500: 20, 1000: 20}),
