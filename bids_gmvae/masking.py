@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,91 +19,89 @@ AFFINE_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """The voxels to be mapped, and where they come from.
+    """Where signal is expected, and who says so.
 
     Attributes
     ----------
     mask : array of bool, 3-D
-        Voxels to be mapped.
-    removed : array of bool, 3-D
-        Voxels of the original mask that have no signal.
+        The voxels; at least one.
     source : str
         ``"given"`` (by the user), ``"derivative"`` or ``"median_otsu"``.
     path : Path or None
-        File of the original mask, if any.
-    counts : dict of str to int
-        Number of voxels ``given`` (in the original mask), ``removed`` and ``kept``.
+        File of the mask, if any.
     """
 
     mask: NDArray[np.bool_]
-    removed: NDArray[np.bool_]
     source: str
-    path: Path | None
-    counts: dict[str, int]
+    path: Path | None = None
+
+    def without(self, removed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Take away voxels that have no signal.
+
+        Parameters
+        ----------
+        removed : array of bool, 3-D
+            Those voxels.
+
+        Returns
+        -------
+        array of bool, 3-D
+            At least one voxel.
+
+        Raises
+        ------
+        InputError
+            If none is left.
+        """
+        kept = self.mask & ~removed
+        if not kept.any():
+            raise InputError(
+                f"The mask ({self.path or self.source}) must cover voxels with signal, but none "
+                f"of its {self.mask.sum()} voxels has any.",
+                "Give another one with --mask PATH.",
+            )
+        return kept
 
 
-def compute_mask(
-    data: NDArray,
-    is_b0: NDArray[np.bool_],
+def find_mask(
+    mean_b0: Callable[[], NDArray],
     grid: Grid,
     *,
     derivative: Path | None = None,
     given: Path | None = None,
 ) -> Mask:
-    """Decide which voxels are mapped.
+    """Decide which voxels are looked at.
 
     The mask given by the user comes first, then the one that preprocessing left, then one
-    computed from the mean b0 image. Voxels without signal are removed; that is judged on the
-    mean b0 image and the mean over volumes, because single zeros at high b-values are data.
+    computed from the mean b0 image.
 
     Parameters
     ----------
-    data : array, 4-D
-        The volumes.
-    is_b0 : array of bool, shape (n_volumes,)
-        Which of them are b0 images.
+    mean_b0 : callable
+        Gives the mean b0 image, 3-D; called only if it is needed.
     grid : Grid
-        Grid of ``data``.
+        Grid of the image.
     derivative : Path or None
         Mask written by preprocessing.
     given : Path or None
         Mask that the user asked for.
 
-    Returns
-    -------
-    Mask
-        At least one voxel.
-
     Raises
     ------
     InputError
-        If the mask lies on another grid or is empty, or there is no b0 image.
+        If the mask lies on another grid or is empty.
     """
-    if not is_b0.any():
-        raise InputError("A mask needs a b0 image to judge the signal, but there is none.")
-    b0 = _mean(data[..., is_b0])
     path = given or derivative
     if path is not None:
-        source = "given" if given else "derivative"
-        original = read_mask(path, grid)
+        found = Mask(read_mask(path, grid), "given" if given else "derivative", path)
     else:
-        source = "median_otsu"
-        original = _median_otsu(b0)
-    if not original.any():
+        found = Mask(_median_otsu(mean_b0()), "median_otsu")
+    if not found.mask.any():
         raise InputError(
-            f"The mask ({path or source}) must contain voxels, but is empty.",
+            f"The mask ({path or found.source}) must contain voxels, but is empty.",
             "Give another one with --mask PATH.",
         )
-    mask = original & signal_support(b0, data)
-    if not mask.any():
-        raise InputError(
-            f"The mask ({path or source}) must cover voxels with signal, but none of its "
-            f"{original.sum()} voxels has any.",
-            "Give another one with --mask PATH.",
-        )
-    removed = original & ~mask
-    counts = {"given": original, "removed": removed, "kept": mask}
-    return Mask(mask, removed, source, path, {key: int(x.sum()) for key, x in counts.items()})
+    return found
 
 
 def check_grid(path: Path, grid: Grid, *, what: str = "mask", option: str = "--mask") -> None:
@@ -156,34 +155,6 @@ def read_on_grid(path: Path, grid: Grid, *, what: str = "mask", option: str = "-
         return np.asanyarray(image.dataobj).reshape(grid.shape)
     except DAMAGED as error:
         raise InputError(f"The {what} {path} cannot be read: {error}.") from error
-
-
-def signal_support(b0: NDArray, data: NDArray) -> NDArray[np.bool_]:
-    """Tell which voxels have signal.
-
-    Parameters
-    ----------
-    b0 : array, 3-D
-        Mean b0 image.
-    data : array, 4-D
-        All volumes.
-
-    Returns
-    -------
-    array of bool, 3-D
-        Where both means are positive.
-    """
-    return (b0 > 0) & (_mean(data) > 0)
-
-
-def _mean(data: NDArray) -> NDArray[np.float64]:
-    """Average the finite values over volumes; 0 where there is none.
-
-    What is not finite is no lack of signal: the check of the values says what it is.
-    """
-    finite = np.isfinite(data)
-    total = data.sum(axis=-1, dtype=np.float64, where=finite)
-    return total / np.maximum(finite.sum(axis=-1), 1)
 
 
 def _open_on_grid(

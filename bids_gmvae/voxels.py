@@ -115,33 +115,49 @@ def unmask(values: NDArray, mask: NDArray[np.bool_], fill: float = np.nan) -> ND
     return volume
 
 
-def smooth(
-    values: NDArray[np.float64], mask: NDArray[np.bool_], *, width: float = 2.5
-) -> NDArray[np.float64]:
-    """Average positive values of voxels over their neighbours inside a mask.
+class Neighbourhood:
+    """Averages of voxels over their neighbours inside a mask.
 
     Parameters
     ----------
-    values : array of shape (n_voxels,)
-        Noisy estimates, one per voxel of ``mask``.
     mask : array of bool, 3-D
         The voxels.
     width : float
         Standard deviation of the kernel, voxels.
-
-    Returns
-    -------
-    array of shape (n_voxels,)
-        NaN if no value is positive and finite.
     """
-    usable = np.isfinite(values) & (values > 0)
-    if not usable.any():
-        return np.full(len(values), np.nan)
-    typical = np.median(values[usable])
-    # Pulsating CSF and motion make single voxels stand out; they must not spread.
-    tamed = np.where(usable, np.clip(values, typical / 20, typical * 5), 0.0)
-    total = gaussian_filter(unmask(tamed, mask, fill=0.0), width, mode="constant")
-    weight = gaussian_filter(unmask(usable.astype(float), mask, fill=0.0), width, mode="constant")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        average = total[mask] / weight[mask]
-    return np.where(np.isfinite(average) & (average > 0), average, typical)
+
+    def __init__(self, mask: NDArray[np.bool_], *, width: float = 2.5) -> None:
+        # What lies outside the mask counts nothing: only the box around it is computed.
+        occupied = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+        self.mask = mask[tuple(slice(found[0], found[-1] + 1) for found in occupied)]
+        self.width = width
+        self._weight_of_all = self._gather(np.ones(int(mask.sum())))
+
+    def smooth(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Average positive values.
+
+        Parameters
+        ----------
+        values : array of shape (n_voxels,)
+            Noisy estimates, one per voxel of the mask in C order.
+
+        Returns
+        -------
+        array of shape (n_voxels,)
+            NaN if no value is positive and finite.
+        """
+        usable = np.isfinite(values) & (values > 0)
+        if not usable.any():
+            return np.full(len(values), np.nan)
+        typical = np.median(values[usable])
+        # Pulsating CSF and motion make single voxels stand out; they must not spread.
+        tamed = np.where(usable, np.clip(values, typical / 20, typical * 5), 0.0)
+        weight = self._weight_of_all if usable.all() else self._gather(usable.astype(float))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            average = self._gather(tamed) / weight
+        return np.where(np.isfinite(average) & (average > 0), average, typical)
+
+    def _gather(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum values over neighbours, weighted by their distance."""
+        volume = unmask(values, self.mask, fill=0.0)
+        return gaussian_filter(volume, self.width, mode="constant")[self.mask]

@@ -5,10 +5,12 @@ from dataclasses import replace
 import nibabel as nb
 import numpy as np
 import pytest
+import torch
 
 from bids_gmvae.config import ModelSettings, RunSettings, SelectionSettings
 from bids_gmvae.estimators import get_estimator
-from bids_gmvae.io.measured import measure
+from bids_gmvae.estimators.base import Measurements
+from bids_gmvae.io.measured import noise_level
 from bids_gmvae.modalities.dwi import check, find_runs
 from bids_gmvae.signal_models import SIGNAL_MODELS, get_signal_model
 from bids_gmvae.simulation.dataset import simulate_dataset
@@ -50,23 +52,21 @@ def map_simulated(name, folder):
     (labels,) = truth.rglob("*_desc-truth_dseg.nii.gz")
     labels = np.asarray(nb.load(labels).dataobj)
     mask = labels > 0
-    measured = measure(
-        run, Grid.of(image), np.asarray(image.dataobj, dtype=np.float32),
-        mask=mask, removed=np.zeros_like(mask), acquisition=checked.acquisition,
-        selected=checked.selected, settings=settings.model, info={},
-    )  # fmt: skip
+    signals = torch.from_numpy(image.get_fdata(dtype=np.float32)[mask])
+    sigma = noise_level(signals, mask, Grid.of(image), checked.acquisition, settings.model)
+    measured = Measurements(signals, sigma, checked.acquisition)
     model = get_signal_model(name)
     posteriors = {
         estimator: get_estimator(estimator)(model, replace(settings.model))
-        .fit(measured.measurements)
-        .posterior(measured.measurements)
+        .fit(measured)
+        .posterior(measured)
         for estimator in ("gmvae", "lsq")
     }
     values = np.stack(
         [truth_of(truth, run.stem, parameter)[mask] for parameter in model.parameters], axis=1
     )
-    (sigma,) = truth.rglob("*_param-noise_desc-truth_dwimap.nii.gz")
-    level = measured.measurements.sigma.numpy() / nb.load(sigma).get_fdata()[mask]
+    (noise,) = truth.rglob("*_param-noise_desc-truth_dwimap.nii.gz")
+    level = sigma.numpy() / nb.load(noise).get_fdata()[mask]
     return posteriors, values, labels[mask], level
 
 

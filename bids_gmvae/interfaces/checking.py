@@ -35,10 +35,15 @@ class CheckRun(RunInterface):
         from bids_gmvae.modalities.base import raise_errors
         from bids_gmvae.modalities.dwi import check
 
-        checked = check(Run.from_dict(self.inputs.run), ModelSettings(**self.inputs.settings))
+        run = Run.from_dict(self.inputs.run)
+        checked = check(run, ModelSettings(**self.inputs.settings))
         raise_errors(checked.issues)
         columns = checked.acquisition.columns if checked.acquisition else {}
         content = {
+            "run": self.inputs.run,
+            # Nipype compares the content of all files to decide whether to check again. Stages
+            # that follow need not read them once more: this file changes with them.
+            "changed": {str(path): path.stat().st_mtime_ns for path in run.all_files},
             "acquisition": {name: column.tolist() for name, column in columns.items()},
             "selected": checked.selected.tolist(),
             "frame": checked.frame,

@@ -37,7 +37,6 @@ class FitRunsInputSpec(InputSpec):
     label = traits.Str("", usedefault=True, nohash=True, desc="what the progress bar says")
     use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc="tells Nipype to take a GPU")
     n_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads of torch")
-    mapped = traits.Bool(False, usedefault=True, nohash=True, desc="leave the signals on disk")
 
 
 class FitRunsOutputSpec(TraitedSpec):
@@ -63,9 +62,7 @@ class FitRuns(RunInterface):
 
         start = time.monotonic()
         torch.set_num_threads(self.inputs.n_threads)
-        runs = [
-            MeasuredRun.load(Path(path), mapped=self.inputs.mapped) for path in self.inputs.voxels
-        ]
+        runs = [MeasuredRun.load(Path(path)) for path in self.inputs.voxels]
         objective = get_estimator(self.inputs.estimator).objective
         with fit_progress(self.inputs.label, objective) as progress:
             fit, results = fit_runs(

@@ -13,7 +13,6 @@ from bids_gmvae.interfaces.base import InputSpec, RunInterface
 class ComputeMaskInputSpec(InputSpec):
     """Inputs of `ComputeMask`."""
 
-    run = traits.Dict(mandatory=True, desc="the run, as Run.to_dict() gives it")
     checked = File(exists=True, mandatory=True, desc="JSON of CheckRun")
     mask = traits.Str("auto", usedefault=True, desc="auto, or a NIfTI file on the run's grid")
     b0_threshold = traits.Float(100.0, usedefault=True, desc="largest b-value of a b0, s/mm^2")
@@ -22,11 +21,11 @@ class ComputeMaskInputSpec(InputSpec):
 class ComputeMaskOutputSpec(TraitedSpec):
     """Outputs of `ComputeMask`."""
 
-    mask = File(exists=True, desc="mask, voxels removed from it, source and counts, npz")
+    mask = File(exists=True, desc="mask, and where it comes from, npz")
 
 
 class ComputeMask(RunInterface):
-    """Take the mask of the derivative or the user, or make one; keep voxels with signal."""
+    """Take the mask of the derivative or the user, or make one."""
 
     input_spec = ComputeMaskInputSpec
     output_spec = ComputeMaskOutputSpec
@@ -34,21 +33,22 @@ class ComputeMask(RunInterface):
     def _compute(self, folder: Path) -> None:
         import numpy as np
 
-        from bids_gmvae.io.images import read_data
-        from bids_gmvae.io.run import Run
-        from bids_gmvae.masking import compute_mask
+        from bids_gmvae.io.images import open_image
+        from bids_gmvae.io.measured import read_checked
+        from bids_gmvae.io.volumes import mean_volume
+        from bids_gmvae.masking import find_mask
+        from bids_gmvae.voxels import Grid
 
-        run = Run.from_dict(self.inputs.run)
-        checked = json.loads(Path(self.inputs.checked).read_text(encoding="utf-8"))
-        data, grid = read_data(run.image)
-        mask = compute_mask(
-            data,
-            np.array(checked["acquisition"]["bvals"]) <= self.inputs.b0_threshold,
-            grid,
-            derivative=run.companions.get("mask"),
+        checked = read_checked(Path(self.inputs.checked))
+        image = open_image(checked.run.image)
+        is_b0 = checked.acquisition.bvals.numpy() <= self.inputs.b0_threshold
+        found = find_mask(
+            lambda: mean_volume(image, is_b0),
+            Grid.of(image),
+            derivative=checked.run.companions.get("mask"),
             given=None if self.inputs.mask == "auto" else Path(self.inputs.mask),
         )
-        info = {"source": mask.source, "path": mask.path and str(mask.path), "counts": mask.counts}
         path = folder / "mask.npz"
-        np.savez_compressed(path, mask=mask.mask, removed=mask.removed, info=json.dumps(info))
+        origin = {"source": found.source, "path": found.path and str(found.path)}
+        np.savez_compressed(path, mask=found.mask, origin=json.dumps(origin))
         self._results["mask"] = str(path)

@@ -8,12 +8,10 @@ import zlib
 from pathlib import Path
 
 import nibabel as nb
-import numpy as np
-from numpy.typing import NDArray
 
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.inheritance import require_content
-from bids_gmvae.voxels import DAMAGED, Grid, load_image
+from bids_gmvae.voxels import DAMAGED, load_image
 
 
 def open_image(path: Path) -> nb.Nifti1Image:
@@ -57,36 +55,6 @@ def open_image(path: Path) -> nb.Nifti1Image:
             "The file is cut off; copy or convert it again.",
         )
     return image
-
-
-def read_data(path: Path) -> tuple[NDArray[np.float32], Grid]:
-    """Read all values of an image, and its grid.
-
-    Parameters
-    ----------
-    path : Path
-        NIfTI file.
-
-    Returns
-    -------
-    values : array of float32
-        Scaled.
-    grid : Grid
-        Where they lie.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, cut off or no NIfTI image.
-    """
-    image = open_image(path)
-    try:
-        return image.get_fdata(dtype=np.float32, caching="unchanged"), Grid.of(image)
-    except DAMAGED as error:
-        raise InputError(
-            f"The voxels of {path} must be readable, but are not: {error}.",
-            "The file may be damaged; copy or convert it again.",
-        ) from error
 
 
 def _content_size(path: Path, expected: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from bids_gmvae.estimators.base import Measurements
 from bids_gmvae.estimators.noise import ResidualVariance, noise_sigma, residual_variance
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.run import Run
+from bids_gmvae.io.volumes import map_rows
 from bids_gmvae.masking import read_on_grid
-from bids_gmvae.voxels import Grid, smooth
+from bids_gmvae.voxels import Grid, Neighbourhood
 
 #: Voxels per call of the noise estimate; bounds its memory.
-CHUNK = 50_000
+CHUNK = 16_384
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,104 +55,91 @@ class MeasuredRun:
     measurements: Measurements
     info: Mapping[str, Any]
 
-    def save(self, path: Path) -> None:
-        """Write to one file; no code is pickled."""
+    def save(self, path: Path, *, signals: Path | None = None) -> None:
+        """Write to one file, and the signals to another beside it; no code is pickled.
+
+        Parameters
+        ----------
+        path : Path
+            Where all but the signals go.
+        signals : Path, optional
+            File of the same folder that holds the signals already; by default it is written.
+        """
+        if signals is None:
+            signals = path.with_suffix(".f32")
+            self.measurements.signals.numpy().tofile(signals)
+        with signals.open("rb") as file:
+            # Who reads only ``path`` still notices that the signals are others.
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         header = {
             "run": self.run.to_dict(),
             "grid": self.grid.to_dict(),
             "info": self.info,
+            "signals": {"file": signals.name, "sha256": digest},
         }
         tensors = {
             "mask": torch.from_numpy(self.mask),
             "removed": torch.from_numpy(self.removed),
             "reference": torch.from_numpy(self.reference),
-            "signals": self.measurements.signals,
             "sigma": self.measurements.sigma,
         }
         columns = dict(self.measurements.acquisition.columns)
         torch.save({"header": json.dumps(header), "tensors": tensors, "columns": columns}, path)
 
     @classmethod
-    def load(cls, path: Path, *, mapped: bool = False) -> MeasuredRun:
-        """Read what `save` wrote; ``mapped`` leaves the signals on disk until they are used."""
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    def load(cls, path: Path) -> MeasuredRun:
+        """Read what `save` wrote; the signals stay on disk until they are used."""
+        content = torch.load(path, map_location="cpu", weights_only=True)
         header = json.loads(content["header"])
         tensors = content["tensors"]
         mask = tensors["mask"].numpy()
+        acquisition = Acquisition(**content["columns"])
+        signals = map_rows(path.with_name(header["signals"]["file"]), len(acquisition))
         return cls(
             run=Run.from_dict(header["run"]),
             grid=Grid.from_dict(mask.shape, header["grid"]),
             mask=mask,
             removed=tensors["removed"].numpy(),
             reference=tensors["reference"].numpy(),
-            measurements=Measurements(
-                tensors["signals"], tensors["sigma"], Acquisition(**content["columns"])
-            ),
+            measurements=Measurements(torch.from_numpy(signals), tensors["sigma"], acquisition),
             info=header["info"],
         )
 
 
-def read_checked(path: Path) -> tuple[Acquisition, NDArray[np.bool_], dict[str, Any]]:
-    """Read what the check of a run left.
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """What the check of a run left.
 
-    Returns
-    -------
+    Attributes
+    ----------
+    run : Run
+        The run.
     acquisition : Acquisition
         Settings of all volumes, float64.
     selected : array of bool, shape (n_volumes,)
         Volumes to use.
-    info : dict
-        The rest: ``frame``, ``shells``, ``issues``.
+    info : mapping
+        ``frame``, ``shells`` and ``issues``, plain values.
     """
+
+    run: Run
+    acquisition: Acquisition
+    selected: NDArray[np.bool_]
+    info: Mapping[str, Any]
+
+
+def read_checked(path: Path) -> Checked:
+    """Read the file that the check of a run wrote."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    columns = content.pop("acquisition")
-    acquisition = Acquisition(
-        **{name: torch.tensor(values, dtype=torch.float64) for name, values in columns.items()}
-    )
-    return acquisition, np.array(content.pop("selected"), dtype=bool), content
-
-
-def measure(
-    run: Run,
-    grid: Grid,
-    data: NDArray[np.float32],
-    *,
-    mask: NDArray[np.bool_],
-    removed: NDArray[np.bool_],
-    acquisition: Acquisition,
-    selected: NDArray[np.bool_],
-    settings: ModelSettings,
-    info: Mapping[str, Any],
-) -> MeasuredRun:
-    """Take the selected volumes of the voxels to fit, and estimate their noise.
-
-    Parameters
-    ----------
-    run, grid, mask, removed, info
-        See `MeasuredRun`.
-    data : array of float32, 4-D
-        The whole image.
-    acquisition : Acquisition
-        Settings of all its volumes.
-    selected : array of bool, shape (n_volumes,)
-        Volumes to use.
-    settings : ModelSettings
-        Noise map, noise model, b0 threshold, shell tolerance.
-    """
-    chosen = acquisition.select(torch.from_numpy(selected))
-    signals = torch.from_numpy(np.ascontiguousarray(data[mask][:, selected]))
-    bvals = acquisition.bvals.numpy()
-    is_b0 = selected & (bvals <= max(settings.b0_threshold, bvals[selected].min()))
-    return MeasuredRun(
-        run=run,
-        grid=grid,
-        mask=mask,
-        removed=removed,
-        reference=data[..., is_b0].mean(axis=-1, dtype=np.float64).astype(np.float32),
-        measurements=Measurements(
-            signals, noise_level(signals, mask, grid, chosen, settings), chosen
-        ),
-        info=info,
+    columns = {
+        name: torch.tensor(values, dtype=torch.float64)
+        for name, values in content["acquisition"].items()
+    }
+    return Checked(
+        run=Run.from_dict(content["run"]),
+        acquisition=Acquisition(**columns),
+        selected=np.array(content["selected"], dtype=bool),
+        info={name: content[name] for name in ("frame", "shells", "issues")},
     )
 
 
@@ -162,6 +151,19 @@ def noise_level(
     settings: ModelSettings,
 ) -> torch.Tensor:
     """Give the noise sd of every voxel, float32, in units of the image.
+
+    Parameters
+    ----------
+    signals : Tensor of shape (n_voxels, n_measurements)
+        One row per voxel of ``mask``, in C order; may be mapped, and is read in chunks.
+    mask : array of bool, 3-D
+        The voxels.
+    grid : Grid
+        Where they lie.
+    acquisition : Acquisition
+        Settings of the measurements.
+    settings : ModelSettings
+        Noise map, noise model, b0 threshold, shell tolerance.
 
     Raises
     ------
@@ -176,9 +178,10 @@ def noise_level(
             for chunk in signals.split(CHUNK)
         ]
     )
+    neighbourhood = Neighbourhood(mask)
 
     def over_neighbours(columns: torch.Tensor) -> torch.Tensor:
-        smoothed = [smooth(column.numpy(), mask) for column in columns.unbind(1)]
+        smoothed = [neighbourhood.smooth(column.numpy()) for column in columns.unbind(1)]
         return torch.from_numpy(np.stack(smoothed, axis=1))
 
     sigma = noise_sigma(residual, over_neighbours, noise_model=settings.noise_model).numpy()

@@ -47,6 +47,11 @@ class Run:
         return self.files[0]
 
     @property
+    def all_files(self) -> tuple[Path, ...]:
+        """Images and companions."""
+        return (*self.files, *self.companions.values())
+
+    @property
     def subject(self) -> str:
         """Participant label without ``sub-``."""
         return self.entities["subject"]

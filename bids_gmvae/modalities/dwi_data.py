@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,10 +17,12 @@ from bids_gmvae.modalities.dwi_labels import check_labels
 
 #: Share of voxels without any weighted signal from which on the mask or scaling is doubtful.
 MOST_WITHOUT_SIGNAL = 0.01
+#: Voxels looked at at once.
+CHUNK = 16_384
 
 
 def check_data(
-    data: NDArray,
+    signals: NDArray,
     mask: NDArray[np.bool_],
     acquisition: Acquisition,
     settings: ModelSettings,
@@ -31,8 +34,8 @@ def check_data(
 
     Parameters
     ----------
-    data : array, 4-D
-        The volumes.
+    signals : array of shape (n_voxels, n_volumes)
+        All volumes of the voxels of ``mask``, in C order; may be mapped, and is read in chunks.
     mask : array of bool, 3-D
         Voxels to be mapped.
     acquisition : Acquisition
@@ -51,33 +54,61 @@ def check_data(
     """
     bvals = acquisition.bvals.cpu().double().numpy()
     weighted = bvals > settings.b0_threshold
-    n_voxels, n_volumes = int(mask.sum()), data.shape[-1]
-    means = np.full(n_volumes, np.nan)
-    constant = np.zeros(n_volumes, dtype=bool)
-    bad_somewhere = np.zeros(n_voxels, dtype=bool)
-    n_zero = np.zeros(n_voxels, dtype=np.intp)
-    # Volume by volume, because a copy of all voxels may not fit into memory.
-    for volume in range(n_volumes):
-        values = data[..., volume][mask]
-        finite = np.isfinite(values)
-        bad_somewhere |= ~finite
-        if finite.any():
-            means[volume] = values[finite].mean(dtype=np.float64)
-            constant[volume] = n_voxels > 1 and np.ptp(values[finite]) == 0
-        if weighted[volume]:
-            n_zero += values <= 0
-
-    issues = _check_finite(np.isnan(means), bad_somewhere)
-    issues += _check_constant(constant, means)
-    issues += _check_zeros(n_zero, int(weighted.sum()))
-    usable = np.isfinite(means) & (means > 0) & ~constant
-    issues += check_labels(means, acquisition, usable, settings)
-    if directional and "bvecs" in acquisition and not bad_somewhere.all():
+    seen = _look(signals, weighted)
+    issues = _check_finite(np.isnan(seen.means), seen.bad_somewhere)
+    issues += _check_constant(seen.constant, seen.means)
+    issues += _check_zeros(seen.n_zero, int(weighted.sum()))
+    usable = np.isfinite(seen.means) & (seen.means > 0) & ~seen.constant
+    issues += check_labels(seen.means, acquisition, usable, settings)
+    if directional and "bvecs" in acquisition and not seen.bad_somewhere.all():
         bvecs = acquisition.bvecs.cpu().double().numpy()
         issues += check_gradients(
-            data, mask, bvals, bvecs, usable, settings.b0_threshold, voxel_size=voxel_size
+            signals, mask, bvals, bvecs, usable, settings.b0_threshold, voxel_size=voxel_size
         )
     return issues
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What the values of a series are like.
+
+    Attributes
+    ----------
+    means : array of shape (n_volumes,)
+        Of the finite values; NaN where there is none.
+    constant : array of bool, shape (n_volumes,)
+        Whether all finite values of a volume are equal.
+    bad_somewhere : array of bool, shape (n_voxels,)
+        Whether a value is not finite.
+    n_zero : array of int, shape (n_voxels,)
+        Weighted volumes in which a voxel is zero or less.
+    """
+
+    means: NDArray[np.float64]
+    constant: NDArray[np.bool_]
+    bad_somewhere: NDArray[np.bool_]
+    n_zero: NDArray[np.intp]
+
+
+def _look(signals: NDArray, weighted: NDArray[np.bool_]) -> _Seen:
+    n_voxels, n_volumes = signals.shape
+    total, count = np.zeros(n_volumes), np.zeros(n_volumes, dtype=np.intp)
+    lowest, highest = np.full(n_volumes, np.inf), np.full(n_volumes, -np.inf)
+    bad_somewhere = np.zeros(n_voxels, dtype=bool)
+    n_zero = np.zeros(n_voxels, dtype=np.intp)
+    for first in range(0, n_voxels, CHUNK):
+        rows = slice(first, first + CHUNK)
+        values = signals[rows]
+        finite = np.isfinite(values)
+        bad_somewhere[rows] = ~finite.all(axis=1)
+        n_zero[rows] = ((values <= 0) & weighted).sum(axis=1)
+        total += values.sum(axis=0, dtype=np.float64, where=finite)
+        count += finite.sum(axis=0)
+        lowest = np.minimum(lowest, values.min(axis=0, initial=np.inf, where=finite))
+        highest = np.maximum(highest, values.max(axis=0, initial=-np.inf, where=finite))
+    means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    constant = (lowest == highest) & (n_voxels > 1)
+    return _Seen(means, constant, bad_somewhere, n_zero)
 
 
 def _check_finite(whole: NDArray[np.bool_], bad_somewhere: NDArray[np.bool_]) -> list[Issue]:

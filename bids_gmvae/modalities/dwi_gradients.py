@@ -32,7 +32,7 @@ _VARIANTS = [
 
 
 def check_gradients(
-    data: NDArray,
+    signals: NDArray,
     mask: NDArray[np.bool_],
     bvals: NDArray[np.float64],
     bvecs: NDArray[np.float64],
@@ -48,8 +48,8 @@ def check_gradients(
 
     Parameters
     ----------
-    data : array, 4-D
-        The volumes.
+    signals : array of shape (n_voxels, n_volumes)
+        The voxels of ``mask``, in C order.
     mask : array of bool, 3-D
         Voxels to be mapped.
     bvals : array of shape (n_volumes,)
@@ -73,7 +73,7 @@ def check_gradients(
         return []
     volumes, matrix = design
     near = _central(mask, MOST_VOXELS)
-    fibres, anisotropy = _principal_directions(data[near][:, volumes], matrix)
+    fibres, anisotropy = _principal_directions(signals[near[mask]][:, volumes], matrix)
     coherence = _coherence(near, fibres, anisotropy, np.asarray(voxel_size, dtype=float))
     if coherence is None:
         return []

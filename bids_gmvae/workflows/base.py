@@ -72,6 +72,7 @@ def init_participant_wf(
                 planned.run,
                 settings.model,
                 directional=any(other.directional for other in same),
+                omp_nthreads=settings.compute.omp_nthreads,
                 size_gb=planned.size_gb,
                 name=reader_name(planned),
             )
@@ -84,8 +85,7 @@ def init_participant_wf(
             reasons=[planned.reason for planned in members],
             device=device,
             omp_nthreads=settings.compute.omp_nthreads,
-            mem_gb=1.0 + 2.0 * sum(planned.size_gb for planned in members),
-            mapped=settings.compute.low_mem,
+            mem_gb=1.0 + 0.6 * sum(planned.size_gb for planned in members),
             label=f"{_called(members)} ({members[0].signal_model})",
             name=fit_name(members[0]),
         )

@@ -34,6 +34,7 @@ def init_dwi_wf(
     settings: ModelSettings,
     *,
     directional: bool = False,
+    omp_nthreads: int = 1,
     size_gb: float = 0.5,
     name: str = "dwi_wf",
 ) -> pe.Workflow:
@@ -47,6 +48,8 @@ def init_dwi_wf(
         Thresholds, mask and noise.
     directional : bool
         Whether a signal model will use the gradient directions: they are checked then.
+    omp_nthreads : int
+        Threads of the noise estimate.
     size_gb : float
         Memory that the image takes, GB.
     name : str
@@ -55,25 +58,31 @@ def init_dwi_wf(
     Outputs
     -------
     voxels
-        Signals, noise level and acquisition of the run, one file.
+        Noise level and acquisition of the run, one file; its signals lie beside it.
     """
     workflow = pe.Workflow(name=name)
-    values = run.to_dict()
     check = pe.Node(
-        CheckRun(run=values, settings=pick(settings, CHECK_SETTINGS)), name="check", mem_gb=0.3
+        CheckRun(run=run.to_dict(), settings=pick(settings, CHECK_SETTINGS)),
+        name="check",
+        mem_gb=0.3,
     )
     mask = pe.Node(
-        ComputeMask(run=values, mask=settings.mask, b0_threshold=settings.b0_threshold),
+        ComputeMask(mask=settings.mask, b0_threshold=settings.b0_threshold),
         name="mask",
-        mem_gb=0.5 + 1.5 * size_gb,
+        mem_gb=0.5 + 0.1 * size_gb,
     )
     extract = pe.Node(
         ExtractVoxels(
-            run=values, settings=pick(settings, NOISE_SETTINGS), directional=directional
+            settings=pick(settings, NOISE_SETTINGS),
+            directional=directional,
+            n_threads=omp_nthreads,
         ),
         name="extract",
-        mem_gb=0.8 + 2.5 * size_gb,
+        n_procs=omp_nthreads,
+        mem_gb=0.8 + 0.5 * size_gb,
     )
+    # Nipype would remove the signals, which nobody asks for by name.
+    extract.config = {"execution": {"remove_unnecessary_outputs": "false"}}
     outputnode = pe.Node(niu.IdentityInterface(fields=["voxels"]), name="outputnode")
     workflow.connect(
         [

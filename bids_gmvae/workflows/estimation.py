@@ -21,7 +21,6 @@ def init_estimation_wf(
     device: str = "cpu",
     omp_nthreads: int = 1,
     mem_gb: float = 2.0,
-    mapped: bool = False,
     label: str = "",
     name: str = "estimation_wf",
 ) -> pe.Workflow:
@@ -41,8 +40,6 @@ def init_estimation_wf(
         Threads of the fit.
     mem_gb : float
         Memory it takes, GB.
-    mapped : bool
-        Leave the signals on disk until they are used.
     label : str
         What the progress bar says.
     name : str
@@ -72,7 +69,6 @@ def init_estimation_wf(
             device=device,
             use_gpu=on_gpu,
             n_threads=omp_nthreads,
-            mapped=mapped,
             label=label,
         ),
         name="fit",

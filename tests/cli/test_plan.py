@@ -6,18 +6,19 @@ from dataclasses import replace
 import nibabel as nb
 import numpy as np
 import pytest
+import torch
 
 from bids_gmvae.cli.plan import describe, make_plan, require_runs, to_json
 from bids_gmvae.config import ComputeSettings, ModelSettings, RunSettings, SelectionSettings
 from bids_gmvae.estimators import ESTIMATORS
-from bids_gmvae.estimators.base import no_progress
+from bids_gmvae.estimators.base import Measurements, no_progress
 from bids_gmvae.exceptions import DeviceError, InputError, NothingEligibleError
 from bids_gmvae.interfaces.estimation import fit_runs
 from bids_gmvae.io.derivatives import write_result
-from bids_gmvae.io.images import read_data
-from bids_gmvae.io.measured import measure
+from bids_gmvae.io.measured import MeasuredRun
 from bids_gmvae.modalities.dwi import check
 from bids_gmvae.signal_models import get_signal_model
+from bids_gmvae.voxels import Grid
 from bids_gmvae.workflows.plan import LeftOut, Plan
 from tests.bids_tree import RAW, text_of, write_tree
 from tests.tiny import BVALS, SHAPE, tiny_dataset, tiny_run
@@ -109,12 +110,14 @@ def test_what_is_promised_is_what_is_written(study, estimator, reused, tmp_path)
     settings = replace(settings_for(study), model=model)
     planned = make_plan(settings).runs[3]
     checked = check(planned.run, model)
-    data, grid = read_data(planned.run.image)
+    image = nb.load(planned.run.image)
     mask = np.zeros(SHAPE, dtype=bool)
     mask[2:5, 2:4] = True
-    measured = measure(
-        planned.run, grid, data, mask=mask, removed=~mask, acquisition=checked.acquisition,
-        selected=checked.selected, settings=model, info={"shells": checked.shells},
+    rows = torch.from_numpy(image.get_fdata(dtype=np.float32)[mask])
+    measurements = Measurements(rows, torch.full((len(rows),), 30.0), checked.acquisition)
+    measured = MeasuredRun(
+        planned.run, Grid.of(image), mask, ~mask, np.ones(SHAPE, np.float32), measurements,
+        {"shells": checked.shells},
     )  # fmt: skip
     fit, (result,) = fit_runs(
         [measured], get_signal_model("ball_stick"), [""], model, estimator=estimator,

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import nibabel as nb
 import numpy as np
 import pytest
@@ -25,17 +27,14 @@ def read(tmp_path, monkeypatch):
         model = ModelSettings(**settings)
         values = run.to_dict()
         checked = CheckRun(run=values, settings=pick(model, CHECK_SETTINGS)).run().outputs.checked
-        mask = ComputeMask(
-            run=values, checked=checked, mask=model.mask, b0_threshold=model.b0_threshold
-        ).run()
+        mask = ComputeMask(checked=checked, mask=model.mask, b0_threshold=model.b0_threshold).run()
         extract = ExtractVoxels(
-            run=values,
             checked=checked,
             mask=mask.outputs.mask,
             settings=pick(model, NOISE_SETTINGS),
             directional=True,
         )
-        return MeasuredRun.load(extract.run().outputs.voxels)
+        return MeasuredRun.load(Path(extract.run().outputs.voxels))
 
     return through
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bids_gmvae.exceptions import InputError
-from bids_gmvae.io.images import open_image, read_data
+from bids_gmvae.io.images import open_image
 from bids_gmvae.io.inheritance import Inheritance, is_missing, read_json
 from bids_gmvae.io.names import io_spec, name_key, parse_name
 from bids_gmvae.io.sources import made_by_qsiprep
@@ -97,7 +97,7 @@ class TestContent:
     def test_a_file_that_was_cut_off_is_noticed_before_it_is_read(self, tmp_path, extension):
         values = np.random.default_rng(0).integers(0, 9999, (8, 8, 8, 4)).astype("i2")
         path = write_tree(tmp_path, {f"dwi.{extension}": values}) / f"dwi.{extension}"
-        np.testing.assert_array_equal(read_data(path)[0], values)
+        np.testing.assert_array_equal(open_image(path).dataobj, values)
         path.write_bytes(path.read_bytes()[:-2000])
         with pytest.raises(InputError, match=r"but the file ends after .*cut off"):
             open_image(path)
@@ -108,7 +108,7 @@ class TestContent:
         content = path.read_bytes()
         whole = tmp_path / "dwi.nii.gz"
         whole.write_bytes(gzip.compress(content[:3000]) + gzip.compress(content[3000:]))
-        np.testing.assert_array_equal(read_data(whole)[0], values)
+        np.testing.assert_array_equal(open_image(whole).dataobj, values)
 
     def test_what_is_no_image_of_real_numbers_is_refused(self, tmp_path):
         write_tree(tmp_path, {"text.nii.gz": "not an image", "empty.nii": ""})

@@ -6,12 +6,13 @@ import torch
 
 from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.config import ModelSettings, RunSettings
-from bids_gmvae.io.images import read_data
-from bids_gmvae.masking import compute_mask
+from bids_gmvae.io.images import open_image
+from bids_gmvae.io.volumes import read_rows
+from bids_gmvae.masking import read_mask
 from bids_gmvae.modalities.dwi import check_data, find_runs, read_acquisition
 from bids_gmvae.modalities.dwi_gradients import _VARIANTS, check_gradients
 from bids_gmvae.modalities.dwi_labels import check_labels
-from bids_gmvae.voxels import Grid, load_image
+from bids_gmvae.voxels import Grid
 from tests.bids_tree import directions
 
 SETTINGS = ModelSettings()
@@ -46,7 +47,7 @@ class TestValues:
     def check(self, data, **options):
         mask = np.ones(data.shape[:3], dtype=bool)
         options = {"directional": False, "voxel_size": CUBE} | options
-        return check_data(data, mask, acquisition_of(self.BVALS), SETTINGS, **options)
+        return check_data(data[mask], mask, acquisition_of(self.BVALS), SETTINGS, **options)
 
     def test_sound_data_have_no_issue(self, data):
         assert self.check(data, directional=True) == []
@@ -82,7 +83,7 @@ class TestValues:
         mask[0] = False
         data[0] = np.nan
         options = {"directional": True, "voxel_size": CUBE}
-        assert check_data(data, mask, acquisition_of(self.BVALS), SETTINGS, **options) == []
+        assert check_data(data[mask], mask, acquisition_of(self.BVALS), SETTINGS, **options) == []
 
 
 class TestLabels:
@@ -175,7 +176,8 @@ class TestGradients:
     def check(self, bundles, bvecs):
         data, mask, _ = bundles
         usable = np.ones(len(self.BVALS), dtype=bool)
-        return check_gradients(data, mask, self.BVALS, bvecs, usable, 100.0, voxel_size=CUBE)
+        signals = data[mask]
+        return check_gradients(signals, mask, self.BVALS, bvecs, usable, 100.0, voxel_size=CUBE)
 
     def test_the_right_table_passes(self, bundles):
         assert self.check(bundles, bundles[2]) == []
@@ -215,11 +217,12 @@ def real_run(real_data, folder, tmp_path, index=0):
     runs, _ = find_runs(RunSettings(real_data / folder, tmp_path, "participant"))
     run = runs[index]
     acquisition, _ = read_acquisition(run)
-    image = load_image(run.image)
-    data, _ = read_data(run.image)
+    image = open_image(run.image)
+    mask = read_mask(run.companions["mask"], Grid.of(image))
     b0 = acquisition.bvals.numpy() <= 100
-    mask = compute_mask(data, b0, Grid.of(image), derivative=run.companions["mask"]).mask
-    return data, mask, acquisition, image.header.get_zooms()[:3]
+    rows = read_rows(image, mask, b0, tmp_path / "signals.f32")
+    mask[mask] = rows.supported
+    return rows.signals[rows.supported], mask, acquisition, image.header.get_zooms()[:3]
 
 
 @pytest.mark.real_data
@@ -235,26 +238,26 @@ class TestRealData:
         ],
     )
     def test_real_series_pass_and_a_flipped_table_is_noticed(self, real_data, tmp_path, folder):
-        data, mask, acquisition, size = real_run(real_data, folder, tmp_path)
-        issues = check_data(data, mask, acquisition, SETTINGS, directional=True, voxel_size=size)
+        rows, mask, acquisition, size = real_run(real_data, folder, tmp_path)
+        issues = check_data(rows, mask, acquisition, SETTINGS, directional=True, voxel_size=size)
         assert {issue.severity for issue in issues} <= {"info"}
         flipped = acquisition_of(acquisition.bvals, acquisition.bvecs.numpy() * [-1, 1, 1])
-        issues = check_data(data, mask, flipped, SETTINGS, directional=True, voxel_size=size)
+        issues = check_data(rows, mask, flipped, SETTINGS, directional=True, voxel_size=size)
         found = any(issue.code == "gradient_frame" for issue in issues)
         # Muscle in thick slices has no coherence that could tell.
         assert found == ("leg" not in folder)
 
     def test_zeros_of_free_water_are_counted(self, real_data, tmp_path):
-        data, mask, acquisition, size = real_run(real_data, "01_cfin_multishell_brain", tmp_path)
+        rows, mask, acquisition, size = real_run(real_data, "01_cfin_multishell_brain", tmp_path)
         options = {"directional": False, "voxel_size": size}
-        (issue,) = check_data(data, mask, acquisition, SETTINGS, **options)
+        (issue,) = check_data(rows, mask, acquisition, SETTINGS, **options)
         assert "(8.6%) are 0 in some weighted volumes" in issue.text
 
     def test_relabelled_volumes_are_named(self, real_data, tmp_path):
         folder = "07_problem_cases/bvals_relabelled_philips"
-        data, mask, acquisition, size = real_run(real_data, folder, tmp_path)
+        rows, mask, acquisition, size = real_run(real_data, folder, tmp_path)
         options = {"directional": False, "voxel_size": size}
-        issues = check_data(data, mask, acquisition, SETTINGS, **options)
+        issues = check_data(rows, mask, acquisition, SETTINGS, **options)
         (issue,) = [issue for issue in issues if issue.severity != "info"]
         assert codes([issue]) == [("warning", "bvals_contradict_signal")]
         assert "volume 5 (b = 300) has the signal of b = 2000" in issue.text

@@ -64,20 +64,19 @@ def find(nodes, name):
 
 
 @pytest.mark.parametrize(
-    ("device", "spaces", "overwrite", "low_mem"),
+    ("device", "spaces", "overwrite"),
     list(
         itertools.product(
             ("cpu", "cuda:0"),
             ((), ("MNI152NLin2009cAsym:res-2",)),
             (False, True),
-            (False, True),
         )
     ),
 )
-def test_graphs_expand_over_the_options(tmp_path, device, spaces, overwrite, low_mem):
+def test_graphs_expand_over_the_options(tmp_path, device, spaces, overwrite):
     settings = settings_for(
         tmp_path,
-        compute=ComputeSettings(low_mem=low_mem, omp_nthreads=3),
+        compute=ComputeSettings(omp_nthreads=3),
         output=OutputSettings(output_spaces=spaces, overwrite=overwrite),
     )
     plan = Plan(device, (planned_run(), planned_run("02", session="a", run="1")))
@@ -89,7 +88,6 @@ def test_graphs_expand_over_the_options(tmp_path, device, spaces, overwrite, low
     for node in find(nodes, "fit"):
         assert node.is_gpu_node() == (device != "cpu")
         assert node.n_procs == (3 if device == "cpu" else 1)
-        assert node.inputs.mapped == low_mem
         assert bool(node.overwrite) == overwrite
 
 

@@ -1,0 +1,122 @@
+"""Images read volume by volume: the same values as nibabel gives, in less memory."""
+
+import gzip
+import subprocess
+import sys
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from bids_gmvae.exceptions import InputError
+from bids_gmvae.io.images import open_image
+from bids_gmvae.io.volumes import BLOCK, keep, map_rows, mean_volume, read_rows, stored_volumes
+
+SHAPE = (5, 4, 3)
+#: More than one block of columns, and not a multiple of it.
+N_VOLUMES = 2 * BLOCK + 3
+IS_B0 = np.arange(N_VOLUMES) % 16 == 0
+
+
+def write(path, stored, *, slope=1, inter=0):
+    """Write stored values byte by byte: what nibabel would choose is not asked."""
+    header = nb.Nifti1Header(endianness=">" if stored.dtype.byteorder == ">" else "<")
+    header.set_data_shape(stored.shape)
+    header.set_data_dtype(stored.dtype)
+    header.set_sform(np.eye(4), code=1)
+    header.set_slope_inter(slope, inter)
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    content = header.binaryblock + bytes(4) + stored.tobytes(order="F")
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.fixture
+def values():
+    return np.random.default_rng(0).integers(1, 30_000, (*SHAPE, N_VOLUMES)).astype("i2")
+
+
+@pytest.fixture
+def mask():
+    return np.random.default_rng(1).random(SHAPE) < 0.6
+
+
+@pytest.mark.parametrize("extension", ["nii", "nii.gz"])
+@pytest.mark.parametrize(
+    ("dtype", "slope", "inter"),
+    [("<i2", 1, 0), ("<i2", 0.37, -5), ("<u2", 0.37, 0), ("<f4", 1, 0), (">i2", 2, 0)],
+)
+def test_rows_are_what_nibabel_gives_at_the_voxels_of_the_mask(
+    tmp_path, values, mask, extension, dtype, slope, inter
+):
+    stored = (values * (1.1 if "f" in dtype else 1)).astype(dtype)
+    path = write(tmp_path / f"dwi.{extension}", stored, slope=slope, inter=inter)
+    image = open_image(path)
+    whole = nb.load(path).get_fdata(dtype=np.float32)
+    rows = read_rows(image, mask, IS_B0, tmp_path / "signals.f32")
+    np.testing.assert_array_equal(rows.signals, whole[mask])
+    np.testing.assert_allclose(rows.reference, whole[..., IS_B0].mean(axis=-1), rtol=1e-6)
+    np.testing.assert_allclose(mean_volume(image, IS_B0), rows.reference, rtol=1e-6)
+    assert rows.supported.all()
+
+
+def test_zeros_and_what_is_not_finite_are_no_lack_of_signal(tmp_path, values):
+    values = values.astype("f4")
+    values[0, 0, 0, ~IS_B0] = 0
+    values[0, 0, 1, [0, 5]] = np.nan
+    values[1, 0, 0, IS_B0] = 0
+    values[1, 0, 1] = 0
+    values[1, 0, 2] = np.nan
+    path = write(tmp_path / "dwi.nii.gz", values)
+    everything = np.ones(SHAPE, dtype=bool)
+    rows = read_rows(open_image(path), everything, IS_B0, tmp_path / "signals.f32")
+    without = np.argwhere(~rows.supported.reshape(SHAPE))
+    assert without.tolist() == [[1, 0, 0], [1, 0, 1], [1, 0, 2]]
+    assert mean_volume(open_image(path), IS_B0)[1, 0, 2] == 0
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_rows_and_columns_are_left_out_within_the_file(tmp_path, monkeypatch, axis):
+    monkeypatch.setattr("bids_gmvae.io.volumes.CHUNK", 7)
+    rng = np.random.default_rng(2)
+    values = rng.random((60, 11), np.float32)
+    chosen = rng.random(values.shape[axis]) < 0.7
+    file = tmp_path / "signals.f32"
+    values.tofile(file)
+    left = keep(np.memmap(file, np.float32, "r+", shape=values.shape), chosen, axis=axis)
+    np.testing.assert_array_equal(left, values.compress(chosen, axis=axis))
+    np.testing.assert_array_equal(map_rows(file, left.shape[1]), left)
+
+
+def test_an_image_that_is_damaged_inside_is_named(tmp_path, values):
+    path = write(tmp_path / "dwi.nii.gz", values)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = b"\xff" * 200
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"voxels of .*dwi\.nii\.gz must be readable.*CRC"):
+        list(stored_volumes(open_image(path), N_VOLUMES))
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from bids_gmvae.io.images import open_image
+from bids_gmvae.io.volumes import read_rows
+image = open_image(Path(sys.argv[1]))
+mask = np.zeros(image.shape[:3], dtype=bool)
+mask[:8, :8, :8] = True
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+read_rows(image, mask, np.ones(image.shape[3], dtype=bool), Path(sys.argv[2]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_does_not_grow_with_the_image(tmp_path):
+    volume = np.ones((64, 64, 40), "i2")
+    path = write(tmp_path / "dwi.nii.gz", np.stack([volume] * 150, axis=-1))
+    command = [sys.executable, "-c", MEASURED, path, tmp_path / "signals.f32"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    image_kib = volume.nbytes * 150 / 1024
+    assert int(done.stdout) < 0.4 * image_kib
