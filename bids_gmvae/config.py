@@ -58,7 +58,6 @@ class ComputeSettings:
     omp_nthreads: int = 1
     mem_mb: int | None = None
     use_plugin: Path | None = None
-    low_mem: bool = False
 
 
 @dataclass(frozen=True)

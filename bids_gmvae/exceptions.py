@@ -131,7 +131,7 @@ def explain(error: BaseException) -> GMVAEError | None:
         return error
     if isinstance(error, MemoryError):
         return GMVAEError(
-            "There is not enough memory.", "Give more, or use --low-mem and fewer --nprocs."
+            "There is not enough memory.", "Give more, or use fewer --nprocs."
         )
     # Known by name, so that this module stays free of torch.
     if type(error).__name__ == "OutOfMemoryError":

@@ -43,7 +43,7 @@ STEPS = {
 SYMPTOMS: Mapping[str, BaseException] = {
     "BrokenProcessPool": GMVAEError(
         "A worker process was killed, most likely because memory ran out.",
-        "Give more memory, or use --low-mem and fewer --nprocs; finished work is kept.",
+        "Give more memory, or use fewer --nprocs; finished work is kept.",
     ),
     "MemoryError": MemoryError(),
     "No space left on device": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),

@@ -267,7 +267,6 @@ def add_compute(group: OptionGroup) -> None:
         default="MultiProc",
         help="Nipype plugin to run with: JSON or YAML with plugin and plugin_args",
     )
-    group.flag("--low-mem", help="leave signals on disk until they are used; slower")
 
 
 def add_run(group: OptionGroup) -> None:

@@ -33,7 +33,7 @@ exit codes:
 """ + "\n".join(f"  {code:>2}  {text}" for code, text in options.EXIT_CODES.items())
 
 # Taken so that command lines of other BIDS Apps work unchanged.
-IGNORED = ("--notrack", "--fs-license-file")
+IGNORED = ("--notrack", "--fs-license-file", "--low-mem")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -85,6 +85,9 @@ def build_parser() -> argparse.ArgumentParser:
     other.add_argument(
         "--fs-license-file", metavar="FILE", help="accepted and ignored: FreeSurfer is not used"
     )
+    other.add_argument(
+        "--low-mem", action="store_true", help="accepted and ignored: signals always stay on disk"
+    )
     return parser
 
 
@@ -111,6 +114,7 @@ def parse_args(argv: Sequence[str] | None = None) -> RunSettings:
     ignored = {
         "--notrack": given.pop("notrack"),
         "--fs-license-file": given.pop("fs_license_file"),
+        "--low-mem": given.pop("low_mem"),
     }
     positional = {name: given.pop(name) for name in ("bids_dir", "output_dir", "analysis_level")}
     config_file = given.pop("config_file", None)

@@ -121,8 +121,8 @@ def test_dry_run_is_text_or_json(call):
 
 
 def test_options_of_other_apps_are_accepted_and_noted(call):
-    settings = call("--notrack", "--fs-license-file", "license.txt")
-    assert settings.execution.ignored == ("--notrack", "--fs-license-file")
+    settings = call("--notrack", "--fs-license-file", "license.txt", "--low-mem")
+    assert settings.execution.ignored == ("--notrack", "--fs-license-file", "--low-mem")
 
 
 def test_a_mistyped_name_is_answered_by_a_suggestion(call, capsys):
@@ -224,7 +224,7 @@ def test_the_command_line_wins_over_the_file(call, tmp_path):
         ("[model]\nn_epochs = 'many'\n", r"a number \(int\) is needed"),
         ("[model]\nestimator = 'best'\n", "Unknown estimator 'best'"),
         ("[model]\nruns = 'all'\n", "must be one of: separate, joint, auto"),
-        ("[compute]\nlow_mem = 'yes'\n", "true or false is needed"),
+        ("[execution]\nsloppy = 'yes'\n", "true or false is needed"),
         ("[selection]\nderivatives = 'x'\n", "a table of name = path is needed"),
         ("[selection]\nbids_filter_file = 'absent.json'\n", "absent.json does not exist"),
     ],
