@@ -94,6 +94,26 @@ class Population:
         full = torch.full((n_parameters, n_parameters), self.correlation, dtype=torch.float64)
         return torch.linalg.cholesky(full.fill_diagonal_(1.0))
 
+    def sample(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw the parameters of independent voxels.
+
+        Parameters
+        ----------
+        labels : Tensor of int of shape (n_voxels,)
+            From 1; see `labelled`.
+        generator : torch.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        Tensor of float64 of shape (n_voxels, n_parameters)
+            In the units of the signal model's parameters, strictly within their bounds.
+        """
+        shape = (len(labels), len(self.model.parameters))
+        white = torch.randn(shape, generator=generator, dtype=torch.float64)
+        variation = self.latent_spreads()[labels - 1] * (white @ self.mixing().T)
+        return self.model.to_physical(self.latent_means()[labels - 1] + variation)
+
 
 WM, GM, CSF = "white matter", "grey matter", "cerebrospinal fluid"
 STROKE, DEMYELINATION = "stroke-like lesion", "demyelination-like lesion"
@@ -220,12 +240,8 @@ def sample_population(
     """
     population = get_population(name)
     weights = torch.tensor([tissue.weight for tissue in population.tissues])
-    index = torch.multinomial(weights, n_voxels, replacement=True, generator=generator)
-    n_parameters = len(population.model.parameters)
-    white = torch.randn(n_voxels, n_parameters, generator=generator, dtype=torch.float64)
-    variation = white @ population.mixing().T
-    z = population.latent_means()[index] + population.latent_spreads()[index] * variation
-    return population.model.to_physical(z), index + 1
+    labels = 1 + torch.multinomial(weights, n_voxels, replacement=True, generator=generator)
+    return population.sample(labels, generator), labels
 
 
 def sample_orientations(n_voxels: int, generator: torch.Generator) -> Tensor:

@@ -52,3 +52,12 @@ def test_unknown_population_is_named() -> None:
 def test_tissue_of_wrong_length_is_named() -> None:
     with pytest.raises(ValueError, match="white matter needs 2"):
         Population("msdki", (Tissue("white matter", (1e-3,), (1e-4,)),))
+
+
+def test_labels_say_what_tissue_is_drawn() -> None:
+    population = POPULATIONS["msdki"]
+    labels = torch.tensor([4] * 500 + [3] * 500)
+    values = population.sample(labels, torch.Generator().manual_seed(0))
+    stroke, fluid = values[:500, 0].mean(), values[500:, 0].mean()
+    assert float(stroke) == pytest.approx(0.5e-3, rel=0.02)
+    assert float(fluid) == pytest.approx(3.0e-3, rel=0.02)
