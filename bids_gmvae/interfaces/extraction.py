@@ -20,7 +20,7 @@ class ExtractVoxelsInputSpec(InputSpec):
     mask = File(exists=True, mandatory=True, desc="npz of ComputeMask")
     settings = traits.Dict(desc="noise and thresholds: fields of ModelSettings")
     directional = traits.Bool(False, usedefault=True, desc="a signal model uses directions")
-    n_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads of torch")
+    n_threads = traits.Int(1, usedefault=True, nohash=True, desc="threads of the noise estimate")
 
 
 class ExtractVoxelsOutputSpec(TraitedSpec):
@@ -51,7 +51,7 @@ class ExtractVoxels(RunInterface):
         from bids_gmvae.modalities.dwi import check_data
         from bids_gmvae.voxels import Grid, unmask
 
-        torch.set_num_threads(self.inputs.n_threads)
+        torch.set_num_threads(1)  # the chunks have threads of their own
         settings = ModelSettings(**self.inputs.settings)
         checked = read_checked(Path(self.inputs.checked))
         run, acquisition = checked.run, checked.acquisition
@@ -88,10 +88,9 @@ class ExtractVoxels(RunInterface):
         }
         used = acquisition.select(torch.from_numpy(checked.selected))
         measured = torch.from_numpy(keep(signals, checked.selected, axis=1))
-        measurements = Measurements(
-            measured, noise_level(measured, mask, grid, used, settings), used
-        )
+        sigma = noise_level(measured, mask, grid, used, settings, n_threads=self.inputs.n_threads)
         path = folder / "voxels.pt"
+        measurements = Measurements(measured, sigma, used)
         MeasuredRun(run, grid, mask, removed, rows.reference, measurements, info).save(
             path, signals=folder / "signals.f32"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from bids_gmvae.masking import read_on_grid
 from bids_gmvae.voxels import Grid, Neighbourhood
 
 #: Voxels per call of the noise estimate; bounds its memory.
-CHUNK = 16_384
+CHUNK = 32_768
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +150,8 @@ def noise_level(
     grid: Grid,
     acquisition: Acquisition,
     settings: ModelSettings,
+    *,
+    n_threads: int = 1,
 ) -> torch.Tensor:
     """Give the noise sd of every voxel, float32, in units of the image.
 
@@ -164,6 +167,8 @@ def noise_level(
         Settings of the measurements.
     settings : ModelSettings
         Noise map, noise model, b0 threshold, shell tolerance.
+    n_threads : int
+        Chunks that are looked at at the same time; the result does not depend on it.
 
     Raises
     ------
@@ -172,17 +177,17 @@ def noise_level(
     """
     if settings.noise_map not in ("auto", "global"):
         return torch.from_numpy(_given_sigma(Path(settings.noise_map), mask, grid))
-    residual = ResidualVariance.concatenate(
-        [
-            residual_variance(chunk.double(), acquisition, settings)
-            for chunk in signals.split(CHUNK)
-        ]
-    )
+
+    def look(chunk: torch.Tensor) -> ResidualVariance:
+        return residual_variance(chunk.double(), acquisition, settings)
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        residual = ResidualVariance.concatenate(list(pool.map(look, signals.split(CHUNK))))
     neighbourhood = Neighbourhood(mask)
 
     def over_neighbours(columns: torch.Tensor) -> torch.Tensor:
-        smoothed = [neighbourhood.smooth(column.numpy()) for column in columns.unbind(1)]
-        return torch.from_numpy(np.stack(smoothed, axis=1))
+        smoothed = map(neighbourhood.smooth, columns.numpy().T)
+        return torch.from_numpy(np.stack(list(smoothed), axis=1))
 
     sigma = noise_sigma(residual, over_neighbours, noise_model=settings.noise_model).numpy()
     if not np.isfinite(sigma).all():
