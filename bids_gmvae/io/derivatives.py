@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bids_gmvae.io import sidecars
 from bids_gmvae.io.atomic import write_image, write_json, write_tsv
-from bids_gmvae.io.qc import quality, quality_table
+from bids_gmvae.io.qc import measures, quality, quality_table
 from bids_gmvae.io.result import RunResult
 from bids_gmvae.io.run import Run
 from bids_gmvae.posterior import FAILED, ParameterPosterior, Status
@@ -174,10 +174,9 @@ def write_result(result: RunResult, out_dir: Path, *, provenance: Mapping[str, A
     lookup = map_path(run, suffix="dseg", model=label, desc="status", extension=".tsv")
     written.append(write_tsv(out_dir / lookup, sidecars.status_table()))
     summary = out_dir / map_path(run, suffix="", model=label, desc="qc", extension=".json")
-    sloppy = bool(provenance.get("sloppy"))
-    table = quality_table(result, sloppy=sloppy)
-    written.append(write_json(summary, quality(result, sloppy=sloppy)))
-    written.append(write_tsv(_with_extension(summary, ".tsv"), table))
+    found = measures(result, sloppy=bool(provenance.get("sloppy")))
+    written.append(write_json(summary, quality(found, result)))
+    written.append(write_tsv(_with_extension(summary, ".tsv"), quality_table(found)))
     _remove_leftovers(out_dir, run, result.posterior.signal_model, keep=set(written))
     return written
 

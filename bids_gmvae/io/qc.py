@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,15 +68,23 @@ def measures(result: RunResult, *, sloppy: bool = False) -> list[Measure]:
     ]
 
 
-def quality(result: RunResult, *, sloppy: bool = False) -> dict[str, Any]:
-    """Give the content of the ``desc-qc.json`` of a run: flat values, then the issues."""
-    values = {measure.name: measure.value for measure in measures(result, sloppy=sloppy)}
+def quality(found: Sequence[Measure], result: RunResult) -> dict[str, Any]:
+    """Give the content of the ``desc-qc.json`` of a run: flat values, then the issues.
+
+    Parameters
+    ----------
+    found : sequence of Measure
+        What `measures` gave.
+    result : RunResult
+        The fitted run.
+    """
+    values = {measure.name: measure.value for measure in found}
     issues = [dict(issue) for issue in result.info.get("issues", ())]
     # The mark is that of all sidecars.
-    return {**values, **({"Sloppy": True} if sloppy else {}), "issues": issues}
+    return {**values, **({"Sloppy": True} if values["sloppy"] else {}), "issues": issues}
 
 
-def quality_table(result: RunResult, *, sloppy: bool = False) -> list[dict[str, Any]]:
+def quality_table(found: Sequence[Measure]) -> list[dict[str, Any]]:
     """Give the same as a table with one row per measure, which explains itself."""
     return [
         {
@@ -85,7 +93,7 @@ def quality_table(result: RunResult, *, sloppy: bool = False) -> list[dict[str, 
             "unit": measure.unit,
             "description": measure.description,
         }
-        for measure in measures(result, sloppy=sloppy)
+        for measure in found
     ]
 
 
