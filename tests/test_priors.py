@@ -8,6 +8,8 @@ from bids_gmvae.priors import (
     GaussianMixturePrior,
     Potential,
     Statistics,
+    combine_compiled,
+    combine_tensors,
     invert,
     learn,
     spread_centres,
@@ -76,6 +78,25 @@ def test_the_posterior_equals_brute_force_on_a_grid(prior, potential):
         torch.testing.assert_close(posterior.log_evidence[voxel], mass.sum().log())
         mean = posterior.responsibilities[voxel] @ posterior.means[voxel]
         torch.testing.assert_close(mean, (mass[:, None] * z).sum(0) / mass.sum())
+
+
+@pytest.mark.parametrize("n_latent", [1, 2, 3, 5])
+@pytest.mark.parametrize("own", [True, False], ids=["potential by component", "one for all"])
+def test_the_compiled_posterior_equals_the_tensors(n_latent, own, generator):
+    n_voxels, n_components = 7, 4
+
+    def matrices(*shape):
+        root = torch.randn(*shape, n_latent, n_latent, dtype=F64, generator=generator)
+        return root @ root.transpose(-1, -2) + 0.1 * torch.eye(n_latent, dtype=F64)
+
+    def numbers(*shape):
+        return 5 * torch.randn(*shape, dtype=F64, generator=generator)
+
+    shape = (n_voxels, n_components) if own else (n_voxels,)
+    potential = Potential(matrices(*shape), numbers(*shape, n_latent), numbers(*shape))
+    components = matrices(n_components), numbers(n_components, n_latent), numbers(n_components)
+    expected = combine_tensors(potential, *components)
+    torch.testing.assert_close(vars(combine_compiled(potential, *components)), vars(expected))
 
 
 def test_no_data_give_the_prior_back(prior):

@@ -13,9 +13,10 @@ from torch import Tensor
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.estimators.base import Estimator, Fit, Measurements
 from bids_gmvae.estimators.chunks import in_chunks
+from bids_gmvae.estimators.learning import learn_prior
 from bids_gmvae.estimators.moments import derived_moments, draw, moments, quantiles
 from bids_gmvae.estimators.problem import Problem
-from bids_gmvae.estimators.quadrature import match_moments
+from bids_gmvae.estimators.quadrature import NEGLIGIBLE, NEGLIGIBLE_AT_FIRST, match_moments
 from bids_gmvae.estimators.recognition import Recognition, get_recognition
 from bids_gmvae.estimators.residuals import (
     at_bound,
@@ -26,23 +27,11 @@ from bids_gmvae.estimators.residuals import (
 )
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.posterior import ParameterPosterior
-from bids_gmvae.priors import (
-    GaussianMixturePrior,
-    MixturePosterior,
-    Potential,
-    learn,
-    spread_centres,
-)
+from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential
 from bids_gmvae.signal_models.base import SignalModel
 
 #: The prior is learnt on at most this many voxels, drawn at random.
-N_TRAINING = 12_000
-#: Times the potentials are linearised again under the learnt prior.
-N_RELINEARISE = 2
-#: Rounds in which potentials are matched to moments. Only for the posterior: matched potentials
-#: hold at the components they were matched under, and learning moves those away.
-N_MATCH = 2
-N_RESTARTS = 2
+N_TRAINING = 8_000
 #: Above this prior influence the voxel's own data hardly count.
 UNIDENTIFIED = 0.9
 #: Components lighter than this are called inactive.
@@ -80,13 +69,21 @@ class GMVAEFit(Fit):
         prior = _to(self.prior, run.signals)
         problem = Problem.of(run, model, self.settings)
         recognised = self.recognition.first(problem)
-        mixture = prior.posterior(recognised.potential)
-        recognised = self.recognition.refine(problem, recognised, mixture, prior)
-        potential = recognised.potential
+        if problem.averaged:
+            level = recognised.state.log_s0
+            potential = self.recognition.under_each(problem, recognised, prior)
+            for negligible in (NEGLIGIBLE_AT_FIRST, NEGLIGIBLE):
+                mixture = prior.posterior(potential)
+                potential = match_moments(
+                    problem, level, potential, mixture, prior, negligible=negligible
+                )
+        else:
+            mixture = prior.posterior(recognised.potential)
+            recognised = self.recognition.refine(problem, recognised, mixture, prior)
+            potential = recognised.potential
         mixture = prior.posterior(potential)
-        for _ in range(N_MATCH if problem.averaged else 0):
-            potential = match_moments(problem, recognised.state, potential, mixture, prior)
-            mixture = prior.posterior(potential)
+        if problem.averaged:
+            recognised = self.recognition.refine(problem, recognised, mixture, prior)
         mean, std = moments(mixture, model)
         influence = prior_influence(mixture, potential)
         best = mixture.responsibilities.argmax(dim=1)
@@ -155,26 +152,19 @@ class GMVAE(Estimator):
         ]
         recognition = get_recognition(self.settings.recognition)
         recognition.train(problems, generator)
-        recognised = [recognition.first(problem) for problem in problems]
-        potentials = [item.potential for item in recognised]
-        prior = self._initialise(_join(potentials), generator)
-        history: list[float] = []
-        for round_ in range(N_RELINEARISE + 1):
-            prior, evidence = learn(prior, _join(potentials))
-            history += evidence
-            self.progress(round_ + 1, N_RELINEARISE + 1, history[-1])
-            if round_ < N_RELINEARISE:
-                recognised = [
-                    recognition.refine(problem, item, prior.posterior(item.potential), prior)
-                    for problem, item in zip(problems, recognised, strict=True)
-                ]
-                potentials = [item.potential for item in recognised]
+        prior, history = learn_prior(
+            problems,
+            recognition,
+            n_components=self.settings.n_components,
+            generator=generator,
+            progress=self.progress,
+        )
         prior = prior.sorted()
         return GMVAEFit(
             self.signal_model,
             self.settings,
             tuple(history),
-            self._summary(prior, sum(len(item) for item in potentials)),
+            self._summary(prior, sum(len(problem) for problem in problems)),
             prior=_to(prior, torch.zeros((), dtype=torch.float64)),
             recognition=recognition,
         )
@@ -197,34 +187,6 @@ class GMVAE(Estimator):
             drawn = voxels[torch.randperm(len(voxels), generator=generator)[:n].sort().values]
             chosen.append(run.select(drawn).to(self.device, torch.float64))
         return chosen
-
-    def _initialise(
-        self, potential: Potential, generator: torch.Generator
-    ) -> GaussianMixturePrior:
-        """Start the components apart from each other; keep the best of some restarts."""
-        n_latent = potential.shift.shape[1]
-        lower, upper = self._box(potential.shift)
-        n_components = min(self.settings.n_components, len(potential))
-        single = GaussianMixturePrior.around(
-            potential.shift.new_zeros(1, n_latent), spread=1.0, lower=lower, upper=upper
-        )
-        points = single.posterior(potential).means[:, -1].clamp(lower, upper)
-        best, best_evidence = single, -torch.inf
-        for _ in range(N_RESTARTS):
-            centres = spread_centres(points, n_components, generator)
-            prior = GaussianMixturePrior.around(centres, spread=0.3, lower=lower, upper=upper)
-            prior, history = learn(prior, potential, n_steps=15)
-            if history[-1] > best_evidence:
-                best, best_evidence = prior, history[-1]
-        return best
-
-    def _box(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the latent images of the ranges in which tissue means may lie."""
-        ends = torch.tensor(
-            [parameter.tissue for parameter in self.signal_model.parameters], dtype=torch.float64
-        )
-        lower = self.signal_model.to_real(ends[:, 0]).to(like)
-        return lower, self.signal_model.to_real(ends[:, 1]).to(like)
 
     def _summary(self, prior: GaussianMixturePrior, n_training: int) -> dict[str, Any]:
         model = self.signal_model
@@ -260,16 +222,6 @@ def prior_influence(mixture: MixturePosterior, potential: Potential) -> Tensor:
         "vk,vkpq,vkqp->vp", mixture.responsibilities, mixture.covariances, potential.precision
     )
     return (1 - kernel).clamp(0, 1)
-
-
-def _join(potentials: list[Potential]) -> Potential:
-    """Put the potentials of all runs together; a voxel that has none must not spoil the prior."""
-    joined = Potential(
-        torch.cat([item.precision for item in potentials]),
-        torch.cat([item.shift for item in potentials]),
-        torch.cat([item.constant for item in potentials]),
-    )
-    return joined.select(torch.isfinite(joined.constant))
 
 
 def _to(prior: GaussianMixturePrior, like: Tensor) -> GaussianMixturePrior:

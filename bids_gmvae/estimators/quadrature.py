@@ -1,9 +1,10 @@
-"""Potentials that match the moments of the true posterior, where it is not normal.
+"""Exact posteriors of shell averages: likelihood times component, integrated numerically.
 
 A Gaussian around the mode misjudges likelihoods that are skewed or end in a wall: kurtosis at low
-SNR, free water under the noise floor. Here the likelihood times each component that matters is
-integrated on an adaptive Gauss-Hermite grid, S0 integrated out at every node, and the voxel gets
-a potential for each component: the one that gives the same mean, covariance and evidence.
+SNR, free water under the noise floor. And the mode under one component says little about another:
+a potential taken in white matter is wrong in free water. So every voxel gets a potential for
+each component: first around the mode under that component, then the one that gives the moments
+and the evidence of an adaptive Gauss-Hermite rule, with S0 integrated out at every node.
 """
 
 from __future__ import annotations
@@ -12,54 +13,57 @@ import torch
 from torch import Tensor
 
 from bids_gmvae.estimators.moments import hermite_rule
-from bids_gmvae.estimators.problem import Problem, State
+from bids_gmvae.estimators.problem import Problem
 from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential, invert
 
 #: Nodes per latent; the grid sits on the component's current posterior.
 N_NODES = 3
-N_S0_STEPS = 2
-MAX_S0_STEP = 0.3
-#: Components less probable than this keep the potential they have.
-NEGLIGIBLE = 1e-3
+#: Newton steps in log S0 at a node: at most so many, so long, until one gains less (nats).
+N_S0_STEPS, MAX_S0_STEP, S0_TOLERANCE = 6, 0.5, 0.01
+#: Components less probable than this keep the potential they have. A potential that was never
+#: matched may be wrong about its evidence, so that far less probable ones matter at first.
+NEGLIGIBLE, NEGLIGIBLE_AT_FIRST = 1e-3, 1e-9
 #: A potential keeps at least this precision, so that it stays proper with any prior.
 MIN_PRECISION = 1e-4
 
 
 def match_moments(
     problem: Problem,
-    state: State,
+    log_s0: Tensor,
     potential: Potential,
     mixture: MixturePosterior,
     prior: GaussianMixturePrior,
+    *,
+    negligible: float = NEGLIGIBLE,
 ) -> Potential:
-    """Give each voxel a potential for each component that matters.
+    """Improve the potentials of the components that matter.
 
     Parameters
     ----------
     problem : Problem
         Shell means; the cost is that of some hundred predictions.
-    state : State
-        Modes, for S0.
+    log_s0 : Tensor of shape (n_voxels,)
+        Where to start.
     potential : Potential
-        Current potentials, with or without an axis of components.
+        Current potentials, with an axis of components.
     mixture : MixturePosterior
         What they give under ``prior``.
     prior : GaussianMixturePrior
         Its components.
+    negligible : float
+        Probability below which a component does not matter.
 
     Returns
     -------
     Potential
         With an axis of components.
     """
-    n_components = mixture.responsibilities.shape[1]
-    current = potential.by_component(n_components)
-    voxel, component = torch.nonzero(mixture.responsibilities > NEGLIGIBLE, as_tuple=True)
+    voxel, component = torch.nonzero(mixture.responsibilities > negligible, as_tuple=True)
     centre, precision = prior.means[component], prior.precisions[component]
-    mean, covariance = mixture.means[voxel, component], mixture.covariances[voxel, component]
     evidence, mean, covariance = _integrate(
-        problem.select(voxel), state.log_s0[voxel], mean, covariance, centre, precision
-    )
+        problem, voxel, log_s0, mixture.means[voxel, component],
+        mixture.covariances[voxel, component], centre, precision,
+    )  # fmt: skip
 
     n_latent = mean.shape[1]
     values, vectors = torch.linalg.eigh(invert(covariance)[0] - precision)
@@ -80,14 +84,15 @@ def match_moments(
     good = torch.isfinite(constant) & torch.isfinite(own.reshape(-1, n_latent**2)).all(dim=1)
     place = (voxel[good], component[good])
     return Potential(
-        current.precision.index_put(place, own[good]),
-        current.shift.index_put(place, own_shift[good]),
-        current.constant.index_put(place, constant[good]),
+        potential.precision.index_put(place, own[good]),
+        potential.shift.index_put(place, own_shift[good]),
+        potential.constant.index_put(place, constant[good]),
     )
 
 
 def _integrate(
     problem: Problem,
+    voxel: Tensor,
     log_s0: Tensor,
     mean: Tensor,
     covariance: Tensor,
@@ -102,36 +107,81 @@ def _integrate(
         dim=1
     )
     root = torch.linalg.cholesky_ex(covariance)[0]
-    log_det_covariance = invert(covariance)[1]
-    log_det_precision = invert(precision)[1]
     points = mean[:, None] + grid @ root.transpose(1, 2)
-    mass = []
-    for node, log_weight in enumerate(log_weights):
-        offset = points[:, node] - centre
-        log_prior = log_det_precision - torch.einsum("vp,vpq,vq->v", offset, precision, offset)
-        # The proposal's density at its own node is known by construction.
-        log_proposal = -log_det_covariance - grid[node].square().sum()
-        log_likelihood = _marginal(problem, log_s0, points[:, node])
-        mass.append(log_likelihood + (log_prior - log_proposal) / 2 + log_weight)
-    log_mass = torch.stack(mass, dim=1)
+    offset = points - centre[:, None]
+    log_prior = invert(precision)[1][:, None] - ((offset @ precision) * offset).sum(dim=2)
+    # The proposal's density at its own node is known by construction.
+    log_proposal = -invert(covariance)[1][:, None] - grid.square().sum(dim=1)
+    log_mass = marginal_likelihood(problem, voxel, log_s0, points)
+    log_mass = log_mass + (log_prior - log_proposal) / 2 + log_weights
     evidence = torch.logsumexp(log_mass, dim=1)
     share = torch.exp(log_mass - evidence[:, None])
     mean = torch.einsum("vj,vjp->vp", share, points)
-    offsets = points - mean[:, None]
-    covariance = torch.einsum("vj,vjp,vjq->vpq", share, offsets, offsets)
+    offset = points - mean[:, None]
+    covariance = (share[..., None] * offset).transpose(1, 2) @ offset
     # All mass on one node would leave no spread at all.
     return evidence, mean, covariance + 1e-10 * torch.eye(n_latent).to(mean)
 
 
-def _marginal(problem: Problem, log_s0: Tensor, z: Tensor) -> Tensor:
-    """Integrate S0 out at fixed latents (flat prior, Laplace), (n_voxels,)."""
+def marginal_likelihood(
+    problem: Problem, voxel: Tensor, log_s0: Tensor, points: Tensor
+) -> Tensor:
+    """Integrate S0 out of the likelihood at fixed latents (flat prior, Laplace).
+
+    Parameters
+    ----------
+    problem : Problem
+        Shell means.
+    voxel : Tensor of int of shape (n_rows,)
+        Which voxel a row is about.
+    log_s0 : Tensor of shape (n_voxels,)
+        Where to start.
+    points : Tensor of shape (n_rows, n_nodes, n_latent)
+        The latents.
+
+    Returns
+    -------
+    Tensor of shape (n_rows, n_nodes)
+        Log-likelihood, nats.
+    """
+    model = problem.signal_model
+    relative = model(model.to_physical(points), problem.acquisition)
+    compiled = relative.device.type == "cpu" and relative.dtype == torch.float64
+    integrate = integrate_s0_compiled if compiled else integrate_s0
+    return integrate(problem, voxel, log_s0, relative)
+
+
+def integrate_s0(problem: Problem, voxel: Tensor, log_s0: Tensor, relative: Tensor) -> Tensor:
+    """Integrate S0 out for signals relative to it, (n_rows, n_nodes, n_data), on any device."""
+    n_nodes = relative.shape[1]
+    rows = voxel.repeat_interleave(n_nodes)
+    part, level = problem.select(rows), log_s0[rows]
+    relative = relative.flatten(0, 1)
     for _ in range(N_S0_STEPS):
-        signal = problem.predict(State(log_s0, z))
-        _, score, information = problem.evaluate(signal)
-        curvature = (information * signal**2).sum(dim=1).clamp(min=1e-6)
-        step = (score * signal).sum(dim=1) / curvature
-        log_s0 = log_s0 + step.clamp(-MAX_S0_STEP, MAX_S0_STEP)
-    signal = problem.predict(State(log_s0, z))
-    log_likelihood, _, information = problem.evaluate(signal)
-    about_log_s0 = (information * signal**2).sum(dim=1).clamp(min=1e-12)
-    return log_likelihood - torch.log(about_log_s0) / 2 + log_s0
+        signal = torch.exp(level)[:, None] * relative
+        log_likelihood, score, information = part.evaluate(signal)
+        curvature = (information * signal**2).sum(dim=1).clamp(min=1e-12)
+        slope = (score * signal).sum(dim=1)
+        step = (slope / curvature).clamp(-MAX_S0_STEP, MAX_S0_STEP)
+        level = level + step
+    # What the last step gained is known to second order.
+    gained = step * (slope - step * curvature / 2)
+    marginal = log_likelihood + gained - torch.log(curvature) / 2 + level
+    return marginal.reshape(-1, n_nodes)
+
+
+def integrate_s0_compiled(
+    problem: Problem, voxel: Tensor, log_s0: Tensor, relative: Tensor
+) -> Tensor:
+    """Do the same, faster, on the CPU in double precision."""
+    from bids_gmvae.estimators.compiled.marginal import marginal, rician_cubics
+
+    rician = problem.noise_model == "rician"
+    out = relative.new_empty(relative.shape[:2])
+    marginal(
+        relative.contiguous().numpy(), voxel.numpy(), problem.data.contiguous().numpy(),
+        problem.counts.numpy(), problem.sigma.contiguous().numpy(),
+        rician_cubics() if rician else rician_cubics()[:0], log_s0.contiguous().numpy(),
+        N_S0_STEPS, MAX_S0_STEP, S0_TOLERANCE, out.numpy(),
+    )  # fmt: skip
+    return out

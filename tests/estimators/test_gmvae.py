@@ -79,7 +79,7 @@ def bayes_on_a_grid(run, prior):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "snr", "tolerance"), [("multishell", 30, 0.1), ("short", 20, 0.35)]
+    ("scheme", "snr", "tolerance"), [("multishell", 30, 0.03), ("short", 20, 0.1)]
 )
 def test_the_posterior_is_bayes_optimal_under_the_true_prior(scheme, snr, tolerance):
     values, labels = population(120)
@@ -92,7 +92,8 @@ def test_the_posterior_is_bayes_optimal_under_the_true_prior(scheme, snr, tolera
     posterior = fit_with(prior).posterior(run)
     distance = ((posterior.mean - mean) / std).square().mean().sqrt()
     assert distance < tolerance
-    torch.testing.assert_close(posterior.std, std, rtol=2.5 * tolerance, atol=0)
+    # The grid itself is no finer than that.
+    torch.testing.assert_close(posterior.std, std, rtol=0.1, atol=0)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,21 @@ def test_the_learnt_prior_costs_next_to_nothing_in_tissue(brain):
     for tissue in (1, 2):
         own = labels == tissue
         errors = [(p.mean - values)[own].square().mean(0).sqrt() for p in (learnt, oracle)]
-        assert (errors[0] < 1.05 * errors[1]).all()
+        assert (errors[0] < 1.02 * errors[1]).all()
+
+
+@pytest.mark.parametrize(("scheme", "snr"), [("multishell", 20), ("short", 10)])
+def test_free_water_is_learnt_although_no_voxel_knows_it(scheme, snr):
+    """Its kurtosis drowns in noise; pooled over voxels it is known well."""
+    values, labels = population(4000)
+    run = scan(values, get_scheme(scheme), snr)
+    posterior = get_estimator("gmvae")(MODEL).fit(run).posterior(run)
+    csf = labels == 3
+    error = (posterior.mean - values)[csf].square().mean(0).sqrt()
+    assert error[0] < 0.15e-3
+    assert error[1] < 0.15
+    covered = (posterior.mean - values)[csf].abs() < posterior.std[csf]
+    assert (covered.double().mean(0) > 0.5).all()
 
 
 def test_it_is_never_worse_than_the_voxelwise_fit(brain):

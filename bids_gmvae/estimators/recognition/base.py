@@ -44,6 +44,8 @@ class Recognition(ABC):
     name: ClassVar[str]
     #: Most steps of a refinement under the learnt prior.
     n_refine_steps: ClassVar[int]
+    #: Most steps to the mode under one component, which quadrature then corrects.
+    n_mode_steps: ClassVar[int]
 
     @abstractmethod
     def train(self, problems: Sequence[Problem], generator: torch.Generator) -> None:
@@ -80,6 +82,51 @@ class Recognition(ABC):
             problem, start, penalty=penalty, tolerance=TOLERANCE, n_steps=self.n_refine_steps
         )
         return recognise(problem, solution)
+
+    def under_each(
+        self, problem: Problem, recognised: Recognised, prior: GaussianMixturePrior
+    ) -> Potential:
+        """Give each voxel a potential around its mode under each component.
+
+        Parameters
+        ----------
+        problem : Problem
+            The data.
+        recognised : Recognised
+            What `first` gave.
+        prior : GaussianMixturePrior
+            Its components.
+
+        Returns
+        -------
+        Potential
+            With an axis of components.
+        """
+        shape = (len(problem), len(prior.weights))
+        device = problem.data.device
+        voxel = torch.arange(shape[0], device=device).repeat_interleave(shape[1])
+        component = torch.arange(shape[1], device=device).repeat(shape[0])
+        part = problem.select(voxel)
+        penalty = NormalPenalty(prior.means[component], prior.precisions[component])
+        start = self.start_under_each(recognised, prior).flatten(0, 1)
+        orientation = recognised.state.orientation
+        state = State(
+            recognised.state.log_s0[voxel], start,
+            None if orientation is None else orientation[voxel],
+        )  # fmt: skip
+        solution = solve(
+            part, state, penalty=penalty, tolerance=TOLERANCE, n_steps=self.n_mode_steps
+        )
+        potential = recognise(part, solution).potential
+        return Potential(
+            potential.precision.unflatten(0, shape),
+            potential.shift.unflatten(0, shape),
+            potential.constant.unflatten(0, shape),
+        )
+
+    def start_under_each(self, recognised: Recognised, prior: GaussianMixturePrior) -> Tensor:
+        """Start at the centre of each component, (n_voxels, n_components, n_latent)."""
+        return prior.means.expand(len(recognised.potential), -1, -1)
 
 
 def recognise(problem: Problem, solution: Solution) -> Recognised:

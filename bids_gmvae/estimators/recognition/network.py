@@ -32,6 +32,7 @@ class Network(Recognition):
 
     name = "network"
     n_refine_steps = N_STEPS
+    n_mode_steps = N_STEPS
 
     def __init__(self) -> None:
         self.encoder: nn.Module | None = None
@@ -90,6 +91,10 @@ class Network(Recognition):
         refined = super().refine(problem, recognised, posterior, prior)
         # The number of layers is fixed: what they give is the result, if it is a number.
         return replace(refined, converged=torch.isfinite(refined.potential.constant))
+
+    def start_under_each(self, recognised: Recognised, prior: GaussianMixturePrior) -> Tensor:
+        """Start where each component meets the guess, (n_voxels, n_components, n_latent)."""
+        return prior.posterior(recognised.potential).means
 
     def _modes(self, problem: Problem) -> tuple[State, NormalPenalty]:
         encoder = self._trained()
