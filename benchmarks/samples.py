@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.framework import Record, Table, medians, pivot
 from benchmarks.oracles import cramer_rao
+from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.estimators import get_estimator
 from bids_gmvae.estimators.base import Measurements
@@ -78,12 +79,19 @@ class Sample:
 
 
 def draw_sample(population: str, scheme: str, snr: float, *, n_voxels: int, seed: int) -> Sample:
-    """Draw independent voxels of a population, each with a fibre orientation of its own."""
+    """Draw independent voxels of a population, each with a fibre orientation of its own.
+
+    Voxels whose signal at the highest b-value is not below that at b = 0, which no tissue has, are
+    left out: 0.3 % of ``msdki_paper``.
+    """
     generator = torch.Generator().manual_seed(seed)
+    model = get_population(population).model
     values, labels = sample_population(population, n_voxels, generator)
-    return measure(
-        get_population(population).model, values, labels, scheme, snr, generator=generator
-    )
+    if not model.directional:
+        highest = get_scheme(scheme).bvals.max()[None]
+        decays = model(values, Acquisition(bvals=highest))[:, 0] < 1 - 1e-9
+        values, labels = values[decays], labels[decays]
+    return measure(model, values, labels, scheme, snr, generator=generator)
 
 
 def measure(
