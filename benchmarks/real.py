@@ -19,8 +19,8 @@ deviation within them, in the maps from all directions.
 **Residuals**, outside cerebrospinal fluid: root median square over sigma by shell, relative to its
 expectation for pure noise, so that 1 is a perfect model whatever the degrees of freedom. ``span``
 is what is left by the projection that no signal model constrains (`bids_gmvae.estimators.noise`),
-over sigma: where it is near 1 (a little less at the noise floor, where magnitudes vary less), sigma
-is right, and what a signal model has beyond is the model's.
+over sigma: where it is near 1 (a little less at the noise floor, where magnitudes vary less),
+sigma is right, and what a signal model has beyond is the model's.
 
 ``python -m benchmarks.real FILE.png`` draws the maps.
 """
@@ -35,7 +35,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import nibabel as nb
 import numpy as np
 import torch
 from dipy.core.gradients import gradient_table
@@ -55,7 +54,7 @@ from bids_gmvae.io.measured import noise_level
 from bids_gmvae.posterior import ParameterPosterior
 from bids_gmvae.signal_models import get_signal_model
 from bids_gmvae.simulation.schemes import read_scheme
-from bids_gmvae.voxels import Grid, unmask
+from bids_gmvae.voxels import Grid, load_image, unmask
 
 MODELS = ("msdki", "ball_stick")
 METHODS = ("lsq", "gmvae")
@@ -202,8 +201,8 @@ def load() -> Slice:
     root = Path(os.environ["GMVAE_TEST_DATA"], "01_cfin_multishell_brain")
     stem = root / "sub-cfin01" / "dwi" / "sub-cfin01_dwi"
     masks = root / "derivatives" / "ours" / "sub-cfin01" / "dwi"
-    image = nb.load(stem.with_suffix(".nii.gz"))
-    mask = np.asarray(nb.load(masks / "sub-cfin01_desc-brain_mask.nii.gz").dataobj) > 0
+    image = load_image(stem.with_suffix(".nii.gz"))
+    mask = np.asarray(load_image(masks / "sub-cfin01_desc-brain_mask.nii.gz").dataobj) > 0
     acquisition = read_scheme(stem.with_suffix(".bval"), stem.with_suffix(".bvec"))
     signals = np.asarray(image.dataobj, dtype=np.float64)[mask]
     few = acquisition.bvals.numpy() <= 1000
