@@ -58,7 +58,8 @@ class RunInterface(SimpleInterface):
 class SinkInterface(RunInterface):
     """An interface that writes outside its folder.
 
-    It runs even if Nipype finds it cached: the user may have removed the outputs since.
+    It runs even if Nipype finds it cached: the user may have removed the outputs since. Its inputs
+    are therefore marked ``hash_files=False``: what they contain need not be compared.
     """
 
     _always_run = True

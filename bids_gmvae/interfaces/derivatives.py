@@ -12,8 +12,8 @@ from bids_gmvae.interfaces.base import InputSpec, SinkInterface
 class WriteDerivativesInputSpec(InputSpec):
     """Inputs of `WriteDerivatives`."""
 
-    result = File(exists=True, mandatory=True, desc="a RunResult")
-    fit = File(exists=True, mandatory=True, desc="the fit it comes from")
+    result = File(exists=True, mandatory=True, hash_files=False, desc="a RunResult")
+    fit = File(exists=True, mandatory=True, hash_files=False, desc="the fit it comes from")
     out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
     provenance = traits.Dict(desc="what sidecars say about version, settings and device")
 

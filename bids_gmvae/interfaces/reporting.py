@@ -12,7 +12,7 @@ from bids_gmvae.interfaces.base import InputSpec, SinkInterface
 class DrawReportletsInputSpec(InputSpec):
     """Inputs of `DrawReportlets`."""
 
-    result = File(exists=True, mandatory=True, desc="a RunResult")
+    result = File(exists=True, mandatory=True, hash_files=False, desc="a RunResult")
     out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
     sloppy = traits.Bool(False, usedefault=True, desc="a fast test run: the report says so")
 

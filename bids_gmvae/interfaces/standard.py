@@ -12,8 +12,10 @@ from bids_gmvae.interfaces.base import InputSpec, SinkInterface
 class ResampleToTemplateInputSpec(InputSpec):
     """Inputs of `ResampleToTemplate`."""
 
-    maps = InputMultiObject(File(exists=True), mandatory=True, desc="images in native space")
-    run = traits.Dict(mandatory=True, desc="the run, as Run.to_dict() gives it")
+    maps = InputMultiObject(
+        File(exists=True), mandatory=True, hash_files=False, desc="images in native space"
+    )
+    run = traits.Dict(mandatory=True, hash_files=False, desc="the run, as Run.to_dict() gives it")
     out_dir = traits.Str(mandatory=True, desc="root of the output dataset")
     space = traits.Str(mandatory=True, desc="TemplateFlow name, e.g. MNI152NLin2009cAsym")
     resolution = traits.Str(desc="TemplateFlow resolution, e.g. 2")

@@ -179,7 +179,9 @@ def noise_level(
         return torch.from_numpy(_given_sigma(Path(settings.noise_map), mask, grid))
 
     def look(chunk: torch.Tensor) -> ResidualVariance:
-        return residual_variance(chunk.double(), acquisition, settings)
+        # Single precision is far below the noise, and what follows is not.
+        found = residual_variance(chunk, acquisition, settings)
+        return ResidualVariance(**{name: part.double() for name, part in vars(found).items()})
 
     with ThreadPoolExecutor(n_threads) as pool:
         residual = ResidualVariance.concatenate(list(pool.map(look, signals.split(CHUNK))))

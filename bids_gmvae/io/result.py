@@ -61,7 +61,7 @@ class RunResult:
     info: Mapping[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write to one file; no code is pickled."""
+        """Write to one file, estimates in single precision as maps are; no code is pickled."""
         tensors = {
             "mask": torch.from_numpy(self.mask),
             "removed": torch.from_numpy(self.removed),
@@ -78,8 +78,8 @@ class RunResult:
             "header": json.dumps(header),
             "tensors": tensors,
             "acquisition": dict(self.acquisition.columns),
-            "posterior": self.posterior.tensors(),
-            "lsq": {} if self.lsq is None else self.lsq.tensors(),
+            "posterior": _single(self.posterior),
+            "lsq": {} if self.lsq is None else _single(self.lsq),
         }
         torch.save(content, path)
 
@@ -103,3 +103,10 @@ class RunResult:
             lsq=ParameterPosterior.from_tensors(signal_model, lsq) if lsq else None,
             info=header["info"],
         )
+
+
+def _single(posterior: ParameterPosterior) -> dict[str, torch.Tensor]:
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in posterior.tensors().items()
+    }

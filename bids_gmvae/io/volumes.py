@@ -23,8 +23,8 @@ from bids_gmvae.voxels import DAMAGED
 
 #: Volumes that are turned into columns at once: whole cache lines, hence few passes over a file.
 BLOCK = 32
-#: Voxels that are moved at once when rows are left out.
-CHUNK = 16_384
+#: Voxels that are moved at once.
+CHUNK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,14 +75,15 @@ def read_rows(
     total, b0_total = np.zeros((2, len(index)))
     for number, volume in enumerate(stored_volumes(image, len(is_b0))):
         position = number % BLOCK
-        values = block[position] = scaled(volume[index], image)
-        finite = np.where(np.isfinite(values), values, 0)
-        total += finite
+        values = block[position] = scaled(volume.take(index), image)
+        np.add(total, values, out=total, where=np.isfinite(values))
         if is_b0[number]:
-            b0_total += finite
+            np.add(b0_total, values, out=b0_total, where=np.isfinite(values))
             b0 += scaled(volume, image)
         if position == BLOCK - 1 or number == len(is_b0) - 1:
-            signals[:, number - position : number + 1] = block[: position + 1].T
+            for first in range(0, len(index), CHUNK):  # what is turned stays in the cache
+                rows = slice(first, first + CHUNK)
+                signals[rows, number - position : number + 1] = block[: position + 1, rows].T
     reference = (b0 / is_b0.sum()).astype(np.float32).reshape(mask.shape, order="F")
     return Rows(signals, np.ascontiguousarray(reference), (b0_total > 0) & (total > 0))
 
