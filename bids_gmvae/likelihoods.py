@@ -173,8 +173,15 @@ def invert_rician_mean(mean: Tensor, sigma: Tensor, *, n_steps: int = 8) -> Tens
 
 
 @lru_cache(maxsize=1)
-def _information_table() -> tuple[float, Tensor]:
-    """Tabulate sigma^2 times the Rician information over signal / sigma, by quadrature."""
+def information_table() -> tuple[float, Tensor]:
+    """Tabulate sigma^2 times the Rician information over signal / sigma, by quadrature.
+
+    Returns
+    -------
+    step : float
+        Between ratios of signal to sigma; the first is 0.
+    table : Tensor of shape (n,)
+    """
     step, n = 0.02, 801
     ratio = torch.arange(n, dtype=torch.float64)[:, None] * step
     value = torch.linspace(0, float(ratio.max()) + 10, 6001, dtype=torch.float64)[None, 1:]
@@ -184,7 +191,7 @@ def _information_table() -> tuple[float, Tensor]:
 
 
 def _information_factor(ratio: Tensor) -> Tensor:
-    step, table = _information_table()
+    step, table = information_table()
     table = table.to(ratio)
     position = (ratio / step).clamp(max=len(table) - 1.001)
     index = position.long()

@@ -41,10 +41,11 @@ def prepare_environment(settings: RunSettings, cache: Path) -> None:
     environment.update(
         NIPYPE_CONFIG_DIR=str(nipype),
         MPLCONFIGDIR=str(cache / "matplotlib"),
-        NUMBA_CACHE_DIR=str(cache / "numba"),
         NIPYPE_NO_ET="1",
         NO_ET="1",
     )
+    # What was compiled is kept for the next process; beside the sources it may not be written.
+    environment.setdefault("NUMBA_CACHE_DIR", str(cache / "numba"))
     if not os.path.isdir(os.path.expanduser("~/.cache/templateflow")):
         # Else templates would be downloaded into HOME.
         environment.setdefault("TEMPLATEFLOW_HOME", str(cache / "templateflow"))

@@ -7,19 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import jvp
 
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.estimators.base import Estimator, Fit, Measurements
 from bids_gmvae.estimators.chunks import in_chunks
 from bids_gmvae.estimators.problem import Problem
-from bids_gmvae.estimators.residuals import (
-    at_bound,
-    leverage,
-    status_of,
-    summarise_residuals,
-)
+from bids_gmvae.estimators.residuals import at_bound, fit_residuals, status_of
 from bids_gmvae.estimators.solver import profile, solve
 from bids_gmvae.posterior import ParameterPosterior
+from bids_gmvae.priors import invert
 from bids_gmvae.signal_models.base import SignalModel
 
 
@@ -41,7 +38,7 @@ class LSQFit(Fit):
         values = model.to_physical(state.z)
         _, precision = profile(solution.linearisation, problem)
         std = self._cramer_rao(state.z, precision)
-        overall, by_shell = summarise_residuals(problem, state, leverage(problem, state))
+        overall, by_shell = fit_residuals(problem, state)
         nothing = torch.zeros_like(usable)
         status = status_of(usable, solution.converged, at_bound(model, values), nothing)
         derived = {}
@@ -62,10 +59,8 @@ class LSQFit(Fit):
     def _cramer_rao(self, z: Tensor, precision: Tensor) -> Tensor:
         """Give the bound on the sd (n_voxels, n_parameters), at most that of not knowing."""
         identity = torch.eye(z.shape[1]).to(z)
-        variance = torch.linalg.inv(precision + 1e-9 * identity).diagonal(dim1=1, dim2=2)
-        with torch.enable_grad():
-            leaf = z.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(self.signal_model.to_physical(leaf).sum(), leaf)
+        variance = invert(precision + 1e-9 * identity)[0].diagonal(dim1=1, dim2=2)
+        slope = jvp(self.signal_model.to_physical, (z,), (torch.ones_like(z),))[1]
         ranges = [parameter.upper - parameter.lower for parameter in self.signal_model.parameters]
         uniform = torch.tensor(ranges).to(z) / 12**0.5
         return torch.minimum(slope.abs() * variance.clamp(min=0).sqrt(), uniform)

@@ -161,6 +161,12 @@ class Problem:
         """Positions of the latents in the tangent."""
         return list(range(1, 1 + self.n_parameters))
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled code may take over: on the CPU, if the model offers its equation."""
+        at_hand = self.data.device.type == "cpu" and self.data.dtype == torch.float64
+        return at_hand and self.signal_model.compiled() is not None
+
     def start(self) -> State:
         """Start from the broad population's centre, the b0 mean and the axis of least decay."""
         lowest = self.acquisition.bvals <= self.acquisition.bvals.min() + 1e-6
@@ -187,7 +193,7 @@ class Problem:
         """Walk along a tangent vector (n_voxels, n_tangent)."""
         orientation = None
         if state.orientation is not None:
-            first, second = _tangent_plane(state.orientation)
+            first, second = tangent_plane(state.orientation)
             tilt = step[:, 1 + self.n_parameters :]
             moved = state.orientation + tilt[:, :1] * first + tilt[:, 1:] * second
             orientation = moved / moved.norm(dim=1, keepdim=True)
@@ -230,7 +236,7 @@ class Problem:
         s0 = torch.exp(state.log_s0)[:, None]
         columns = [own.signal]
         columns += [by * slopes[:, [index]] for index, by in enumerate(own.by_value)]
-        for direction in _tangent_plane(state.orientation):
+        for direction in tangent_plane(state.orientation):
             columns.append(own.by_cosine * (direction @ self.acquisition.bvecs.T))
         return s0 * own.signal, s0[..., None] * torch.stack(columns, dim=-1)
 
@@ -290,7 +296,7 @@ class Problem:
         return vectors[:, :, 0].contiguous()
 
 
-def _tangent_plane(orientation: Tensor) -> tuple[Tensor, Tensor]:
+def tangent_plane(orientation: Tensor) -> tuple[Tensor, Tensor]:
     """Give two unit vectors orthogonal to each orientation, and to each other."""
     x, y, z = orientation.unbind(-1)
     # Duff et al. 2017: continuous and stable everywhere but at the sign change of z.

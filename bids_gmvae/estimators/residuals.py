@@ -54,6 +54,20 @@ def leverage(problem: Problem, state: State, prior_precision: Tensor | None = No
     return torch.einsum("vmp,vpm->vm", weighted, solved).clamp(0, 1)
 
 
+def fit_residuals(
+    problem: Problem, state: State, prior_precision: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Give `summarise_residuals` of a fit to each voxel, with its `leverage`."""
+    if not problem.is_compiled:
+        return summarise_residuals(problem, state, leverage(problem, state, prior_precision))
+    from bids_gmvae.estimators.compiled import explain_voxels  # compiles
+
+    if prior_precision is None:
+        prior_precision = torch.zeros_like(state.z[:, :, None] * state.z[:, None, :])
+    squared, freedom = explain_voxels(problem, state, prior_precision, _shell(problem))
+    return _root_ratio(squared.sum(dim=1), freedom.sum(dim=1)), _root_ratio(squared, freedom)
+
+
 def summarise_residuals(
     problem: Problem, state: State, leverage: Tensor | float = 0.0
 ) -> tuple[Tensor, Tensor]:
@@ -80,13 +94,16 @@ def summarise_residuals(
     noise = get_noise_model(problem.noise_model)(problem.predict(state), problem.sigma[:, None])
     squared = (problem.data - noise.mean) ** 2 * problem.counts / noise.variance
     freedom = torch.ones_like(squared) - leverage
-    shell = problem.shells.index
-    if problem.averaged:
-        shell = torch.arange(len(problem.shells), device=shell.device)
     by_shell = squared.new_zeros(2, len(squared), len(problem.shells)).index_add(
-        2, shell, torch.stack([squared, freedom])
+        2, _shell(problem), torch.stack([squared, freedom])
     )
     return _root_ratio(*torch.stack([squared, freedom]).sum(dim=2)), _root_ratio(*by_shell)
+
+
+def _shell(problem: Problem) -> Tensor:
+    """Give the shell of each datum, (n_data,)."""
+    shell = problem.shells.index
+    return torch.arange(len(problem.shells)).to(shell) if problem.averaged else shell
 
 
 def _root_ratio(squared: Tensor, freedom: Tensor) -> Tensor:

@@ -97,6 +97,8 @@ def solve(
     Solution
         Rows in the order of ``problem``.
     """
+    if problem.is_compiled:
+        return _solve_compiled(problem, start, penalty, tolerance, n_steps)
     device = problem.data.device
     state = start
     active = torch.arange(len(problem), device=device)
@@ -127,6 +129,20 @@ def solve(
         active = active[~done]
 
     return Solution(state, problem.linearise(state), converged)
+
+
+def _solve_compiled(
+    problem: Problem, start: State, penalty: NormalPenalty | None, tolerance: float, n_steps: int
+) -> Solution:
+    from bids_gmvae.estimators.compiled import maximise_voxels  # compiles
+
+    if penalty is None:
+        broad = NormalPenalty.standard(start.z)
+        penalty = NormalPenalty(broad.mean, torch.zeros_like(broad.precision))
+    state, linearisation, converged = maximise_voxels(
+        problem, start, penalty.mean, penalty.precision, tolerance=tolerance, n_steps=n_steps
+    )
+    return Solution(state, Linearisation(*linearisation), converged)
 
 
 def gauss_newton_step(problem: Problem, state: State, penalty: NormalPenalty) -> State:
@@ -211,16 +227,14 @@ def profile(linear: Linearisation, problem: Problem) -> tuple[Tensor, Tensor]:
         Information about the latents that is left: the Schur complement.
     """
     latent = torch.tensor(problem.latents, device=linear.gradient.device)
-    nuisance = torch.tensor(problem.nuisance, device=linear.gradient.device)
-    own = linear.information[:, latent][:, :, latent]
-    cross = linear.information[:, latent][:, :, nuisance]
-    other = linear.information[:, nuisance][:, :, nuisance]
-    diagonal = other.diagonal(dim1=1, dim2=2)
-    ridge = 1e-10 * diagonal.amax(dim=1, keepdim=True).clamp(min=1e-12)
-    other = other + torch.diag_embed(ridge.expand_as(diagonal))
-    solved = torch.linalg.solve_ex(other, cross.transpose(1, 2))[0]
-    precision = own - cross @ solved
-    gradient = linear.gradient[:, latent] - torch.einsum(
-        "vnp,vn->vp", solved, linear.gradient[:, nuisance]
-    )
-    return gradient, (precision + precision.transpose(1, 2)) / 2
+    # Sweeping a nuisance out of the bordered matrix profiles it out.
+    swept = torch.cat([linear.information, linear.gradient[:, :, None]], dim=2)
+    diagonal = linear.information.diagonal(dim1=1, dim2=2)[:, problem.nuisance]
+    ridge = 1e-10 * diagonal.amax(dim=1).clamp(min=1e-12)
+    for index in problem.nuisance:
+        row, column = swept[:, index], swept[:, :, index]
+        share = column[:, : len(problem.latents) + len(problem.nuisance)]
+        share = share / (row[:, index] + ridge)[:, None]
+        swept = swept - share[:, :, None] * row[:, None, :]
+    precision = swept[:, latent][:, :, latent]
+    return swept[:, latent, -1], (precision + precision.transpose(1, 2)) / 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,6 +80,12 @@ class BallStick(SignalModel):
             by_value=(stick - ball, -along * weighted_stick, -bvals * weighted_ball),
             by_cosine=-2 * stick_diffusivity * bvals * cosine * weighted_stick,
         )
+
+    def compiled(self) -> Any:
+        """Give the equation compiled."""
+        from bids_gmvae.signal_models.compiled import ball_stick
+
+        return ball_stick
 
     def derived(self, values: Tensor) -> Mapping[Parameter, Tensor]:
         """Give the mean diffusivity of the two compartments."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,12 @@ class BallStickTied(SignalModel):
         stick = torch.exp(-acquisition.bvals * diffusivity * cosine**2)
         ball = torch.exp(-acquisition.bvals * diffusivity)
         return stick_fraction * stick + (1 - stick_fraction) * ball
+
+    def compiled(self) -> Any:
+        """Give the equation compiled."""
+        from bids_gmvae.signal_models.compiled import ball_stick_tied
+
+        return ball_stick_tied
 
     def derived(self, values: Tensor) -> Mapping[Parameter, Tensor]:
         """Give the mean diffusivity of the two compartments."""

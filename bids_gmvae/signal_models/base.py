@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -90,6 +91,13 @@ class Parameter:
             return ends[0] / self.spread, ends[1] / self.spread
         return low, high
 
+    @property
+    def bijection(self) -> tuple[float, ...]:
+        """What compiled code needs: scale, walls, centre and spread of it, and bounds."""
+        scale = ("linear", "log", "logit").index(self.scale)
+        ends = (self.lower, self.upper)
+        return (scale, *self._walls, self._scaled_center, self.spread, *ends)
+
     def to_real(self, values: Tensor) -> Tensor:
         """Map values within the bounds (``unit``) to the latent ``z``.
 
@@ -108,11 +116,13 @@ class Parameter:
         """Map the latent ``z`` to values within the bounds, in ``unit``."""
         low, high = self._walls
         if not math.isinf(low):
-            # Identity inside, with smooth walls: a bijection onto (low, high). It is the
-            # difference of the softplus of both distances, without their cancellation.
+            # Identity inside, with smooth walls: a bijection onto (low, high). It is counted from
+            # the nearer wall, where a difference of softplus is exact and its derivative right.
             u, w = (z - low) / WALL, (high - low) / WALL
-            bend = torch.log1p(torch.exp(-u.abs())) - torch.log1p(torch.exp(-(u - w).abs()))
-            z = low + WALL * (u.clamp(0, w) + bend)
+            first, nothing = u < w / 2, torch.zeros_like(u)
+            nearer = torch.where(first, u, w - u)
+            inside = torch.logaddexp(nearer, nothing) - torch.logaddexp(nearer - w, nothing)
+            z = low + WALL * torch.where(first, inside, w - inside)
         scaled = z * self.spread + self._scaled_center
         if self.scale == "log":
             return torch.exp(scaled)
@@ -131,11 +141,11 @@ class Parameter:
     def _standardise(self, scaled: Tensor) -> Tensor:
         return (scaled - self._scaled_center) / self.spread
 
-    @property
+    @cached_property
     def _scaled_center(self) -> float:
         return float(self._scaled(torch.tensor(self.center, dtype=torch.float64)))
 
-    @property
+    @cached_property
     def _walls(self) -> tuple[float, float]:
         if self.scale == "logit":
             return -math.inf, math.inf
@@ -244,6 +254,18 @@ class SignalModel(ABC):
         -------
         Derivatives or None
             None by default.
+        """
+        return None
+
+    def compiled(self) -> Any:
+        """Give the equation compiled for one voxel on the CPU.
+
+        Only a gain in speed; without it, everything is computed by torch.
+
+        Returns
+        -------
+        An `bids_gmvae.signal_models.compiled.Equation`, or None
+            None by default. Imported within this method: numba is needed only here.
         """
         return None
 

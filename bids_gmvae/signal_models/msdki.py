@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -43,6 +45,12 @@ class MSDKI(SignalModel):
         limit = 6 / (acquisition.bvals.max() * diffusivity)
         decay = acquisition.bvals * diffusivity
         return torch.exp(-decay * (1 - decay * torch.minimum(kurtosis, limit) / 6))
+
+    def compiled(self) -> Any:
+        """Give the equation compiled."""
+        from bids_gmvae.signal_models.compiled import msdki
+
+        return msdki
 
     def check(self, acquisition: Acquisition, shells: Shells | None = None) -> None:
         """Require two non-zero shells."""

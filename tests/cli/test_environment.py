@@ -28,3 +28,12 @@ def test_templates_are_not_downloaded_into_home(prepared, tmp_path):
 def test_templates_that_the_user_has_are_used(prepared, tmp_path):
     (tmp_path / "home/.cache/templateflow").mkdir(parents=True)
     assert "TEMPLATEFLOW_HOME" not in prepared()
+
+
+def test_what_is_compiled_is_kept_in_the_work_directory(prepared, tmp_path):
+    assert prepared()["NUMBA_CACHE_DIR"] == str(tmp_path / "cache" / "numba")
+
+
+def test_the_user_may_keep_what_is_compiled_elsewhere(prepared):
+    os.environ["NUMBA_CACHE_DIR"] = "/elsewhere"
+    assert prepared()["NUMBA_CACHE_DIR"] == "/elsewhere"
