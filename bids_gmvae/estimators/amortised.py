@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -66,9 +65,8 @@ class AmortisedFit(Fit):
     def posterior(self, run: Measurements) -> ParameterPosterior:
         """Draw latents for every voxel; their spread is the posterior the network claims."""
         check_same_shells(self.shell_index, run.acquisition, self.settings)
-        generator = torch.Generator().manual_seed(self.settings.random_seed)
-        estimate = partial(self._posterior, generator=generator)
-        return in_chunks(estimate, run, device=self.network.encoder.center.device)
+        device = self.network.encoder.center.device
+        return in_chunks(self._posterior, run, device=device, seed=self.settings.random_seed)
 
     @torch.no_grad()
     def _posterior(

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jvp
 
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.estimators.base import Estimator, Fit, Measurements
@@ -60,7 +59,9 @@ class LSQFit(Fit):
         """Give the bound on the sd (n_voxels, n_parameters), at most that of not knowing."""
         identity = torch.eye(z.shape[1]).to(z)
         variance = invert(precision + 1e-9 * identity)[0].diagonal(dim1=1, dim2=2)
-        slope = jvp(self.signal_model.to_physical, (z,), (torch.ones_like(z),))[1]
+        with torch.enable_grad():
+            leaf = z.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.signal_model.to_physical(leaf).sum(), leaf)
         ranges = [parameter.upper - parameter.lower for parameter in self.signal_model.parameters]
         uniform = torch.tensor(ranges).to(z) / 12**0.5
         return torch.minimum(slope.abs() * variance.clamp(min=0).sqrt(), uniform)

@@ -7,6 +7,7 @@ volumes kept for those with one. The Jacobian comes from forward-mode differenti
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from bids_gmvae.estimators.base import Measurements
 from bids_gmvae.estimators.powder import average_shells
 from bids_gmvae.likelihoods import get_noise_model, invert_rician_mean
 from bids_gmvae.signal_models.base import SignalModel
+
+#: The levels of torch's forward differentiation belong to the process, not to a thread.
+ONE_AT_A_TIME = Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,14 +226,16 @@ class Problem:
             derivative: Tensor = jvp(predict, (origin,), (direction.expand_as(origin),))[1]
             return derivative
 
-        return self.predict(state), vmap(differentiate, out_dims=2)(basis)
+        with ONE_AT_A_TIME:
+            return self.predict(state), vmap(differentiate, out_dims=2)(basis)
 
     def _analytic_jacobian(self, state: State) -> tuple[Tensor, Tensor] | None:
         """Assemble the Jacobian from the model's own derivatives, if it gives them."""
         if state.orientation is None:
             return None
         model = self.signal_model
-        values, slopes = jvp(model.to_physical, (state.z,), (torch.ones_like(state.z),))[:2]
+        with ONE_AT_A_TIME:
+            values, slopes = jvp(model.to_physical, (state.z,), (torch.ones_like(state.z),))[:2]
         own = model.derivatives(values, self.acquisition, state.orientation)
         if own is None:
             return None

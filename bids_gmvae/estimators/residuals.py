@@ -19,9 +19,9 @@ MIN_FREEDOM = 0.02
 
 def usable_voxels(run: Measurements) -> Tensor:
     """Tell which voxels can be fitted: finite, with signal and a noise level, (n_voxels,)."""
-    finite = torch.isfinite(run.signals).all(dim=1) & torch.isfinite(run.sigma)
-    varies = run.signals.amax(dim=1) > run.signals.amin(dim=1)
-    return finite & varies & (run.sigma > 0) & (run.signals.amax(dim=1) > 0)
+    lowest, highest = torch.aminmax(run.signals, dim=1)
+    finite = torch.isfinite(lowest) & torch.isfinite(highest) & torch.isfinite(run.sigma)
+    return finite & (highest > lowest) & (highest > 0) & (run.sigma > 0)
 
 
 def leverage(problem: Problem, state: State, prior_precision: Tensor | None = None) -> Tensor:
