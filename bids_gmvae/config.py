@@ -31,6 +31,7 @@ class ModelSettings:
     estimator: str = "gmvae"
     recognition: str = "newton"
     n_components: int = 10
+    free_water_anchor: bool = False
     noise_model: str = "rician"
     noise_map: str = "auto"
     min_b: float | None = None

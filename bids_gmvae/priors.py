@@ -9,7 +9,7 @@ subjects.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from torch import Tensor
 COVARIANCE_SCALE, COVARIANCE_WEIGHT = 0.15, 8.0
 #: Dirichlet pseudo-count of each component.
 WEIGHT_COUNT = 0.5
+#: Spread of an anchor: what is known beforehand is known this well.
+ANCHOR_SPREAD = 0.03
 #: The broad component starts with this weight and never falls below the floor.
 BROAD_START, BROAD_FLOOR = 0.02, 1e-3
 
@@ -132,6 +134,9 @@ class Statistics:
 class GaussianMixturePrior:
     """A mixture of normals on the latents; the last component is fixed and broad.
 
+    An anchor, if there is one, is a tissue component that is known beforehand: only its weight
+    is learnt.
+
     Attributes
     ----------
     weights : Tensor of shape (n_components + 1,)
@@ -141,6 +146,8 @@ class GaussianMixturePrior:
         Full. The last mean and covariance are those of the broad population, N(0, I).
     lower, upper : Tensor of shape (n_latent,)
         Box for the means of tissue components.
+    fixed : Tensor of bool of shape (n_components + 1,)
+        Components that keep mean and covariance.
     """
 
     weights: Tensor
@@ -148,24 +155,48 @@ class GaussianMixturePrior:
     covariances: Tensor
     lower: Tensor
     upper: Tensor
+    fixed: Tensor
 
     @classmethod
     def around(
-        cls, centres: Tensor, *, spread: float, lower: Tensor, upper: Tensor
+        cls,
+        centres: Tensor,
+        *,
+        spread: float,
+        lower: Tensor,
+        upper: Tensor,
+        anchor: Tensor | None = None,
     ) -> GaussianMixturePrior:
-        """Put equal round components at ``centres`` (n_components, n_latent)."""
-        n_components, n_latent = centres.shape
+        """Put equal round components at some centres.
+
+        Parameters
+        ----------
+        centres : Tensor of shape (n_components, n_latent)
+            Where tissues may be.
+        spread : float
+            Standard deviation of each.
+        lower, upper : Tensor of shape (n_latent,)
+            Box for the means.
+        anchor : Tensor of shape (n_latent,), optional
+            Adds a component that stays there.
+        """
+        n_latent = centres.shape[1]
         identity = torch.eye(n_latent).to(centres)
+        means, spreads = [centres.clamp(lower, upper)], [spread] * len(centres)
+        if anchor is not None:
+            means.append(anchor[None])
+            spreads.append(ANCHOR_SPREAD)
+        n_components = len(spreads)
         weights = torch.full((n_components + 1,), (1 - BROAD_START) / n_components).to(centres)
         weights[-1] = BROAD_START
+        scales = torch.tensor([*spreads, 1.0]).to(centres)
         return cls(
             weights=weights,
-            means=torch.cat([centres.clamp(lower, upper), torch.zeros_like(centres[:1])]),
-            covariances=torch.cat(
-                [(spread**2 * identity).expand(n_components, -1, -1), identity[None]]
-            ),
+            means=torch.cat([*means, torch.zeros_like(centres[:1])]),
+            covariances=scales[:, None, None] ** 2 * identity,
             lower=lower,
             upper=upper,
+            fixed=torch.arange(n_components + 1, device=centres.device) >= len(centres),
         )
 
     @property
@@ -200,39 +231,42 @@ class GaussianMixturePrior:
 
     def update(self, statistics: Statistics) -> GaussianMixturePrior:
         """Give the prior of highest posterior density for summed statistics."""
-        n_latent = self.means.shape[1]
-        counts = statistics.counts[:-1]
-        means = statistics.first[:-1] / counts[:, None].clamp(min=1e-6)
-        empty = counts < 1e-3
-        means = torch.where(empty[:, None], self.means[:-1], means).clamp(self.lower, self.upper)
+        counts = statistics.counts
+        means = statistics.first / counts[:, None].clamp(min=1e-6)
+        keep = self.fixed | (counts < 1e-3)
+        means = torch.where(keep[:, None], self.means, means.clamp(self.lower, self.upper))
         outer = means[:, :, None] * means[:, None, :]
-        cross = statistics.first[:-1, :, None] * means[:, None, :]
-        scatter = (
-            statistics.second[:-1] - cross - cross.transpose(1, 2) + counts[:, None, None] * outer
-        )
-        identity = torch.eye(n_latent).to(means)
-        weak = COVARIANCE_WEIGHT * COVARIANCE_SCALE**2 * identity
+        cross = statistics.first[:, :, None] * means[:, None, :]
+        scatter = statistics.second - cross - cross.transpose(1, 2) + counts[:, None, None] * outer
+        weak = COVARIANCE_WEIGHT * COVARIANCE_SCALE**2 * torch.eye(means.shape[1]).to(means)
         covariances = (scatter + weak) / (counts + COVARIANCE_WEIGHT)[:, None, None]
-        weights = statistics.counts + WEIGHT_COUNT
+        weights = counts + WEIGHT_COUNT
         weights = weights / weights.sum()
         broad = weights[-1].clamp(min=BROAD_FLOOR)
-        weights = torch.cat([weights[:-1] / weights[:-1].sum() * (1 - broad), broad[None]])
-        return GaussianMixturePrior(
-            weights=weights,
-            means=torch.cat([means, self.means[-1:]]),
-            covariances=torch.cat([covariances, self.covariances[-1:]]),
-            lower=self.lower,
-            upper=self.upper,
+        return replace(
+            self,
+            weights=torch.cat([weights[:-1] / weights[:-1].sum() * (1 - broad), broad[None]]),
+            means=means,
+            covariances=torch.where(self.fixed[:, None, None], self.covariances, covariances),
         )
 
     def sorted(self) -> GaussianMixturePrior:
         """Order the tissue components by the mean of the first latent."""
         order = torch.argsort(self.means[:-1, 0])
         order = torch.cat([order, order.new_tensor([self.n_components])])
-        return GaussianMixturePrior(
-            self.weights[order], self.means[order], self.covariances[order],
-            self.lower, self.upper,
-        )  # fmt: skip
+        return replace(
+            self,
+            weights=self.weights[order],
+            means=self.means[order],
+            covariances=self.covariances[order],
+            fixed=self.fixed[order],
+        )
+
+    def to(self, like: Tensor) -> GaussianMixturePrior:
+        """Give the same with the type and on the device of ``like``."""
+        moved = {part.name: getattr(self, part.name) for part in fields(self)}
+        moved = {name: tensor.to(like) for name, tensor in moved.items() if name != "fixed"}
+        return GaussianMixturePrior(**moved, fixed=self.fixed.to(like.device))
 
 
 def combine_tensors(

@@ -40,6 +40,7 @@ def prior():
         ),
         lower=LOWER,
         upper=UPPER,
+        fixed=torch.tensor([False, False, True]),
     )
 
 
@@ -166,3 +167,19 @@ def test_component_means_stay_in_their_box(prior, generator):
     )
     learnt, _ = learn(prior, potential, n_steps=20)
     assert (learnt.means <= UPPER).all()
+
+
+def test_an_anchor_keeps_its_place_and_learns_its_weight(generator):
+    anchor = torch.tensor([1.5, -1.0], dtype=F64)
+    start = GaussianMixturePrior.around(
+        torch.zeros(1, 2, dtype=F64), spread=0.3, lower=LOWER, upper=UPPER, anchor=anchor
+    )
+    assert start.n_components == 2
+    modes = 0.3 * torch.randn(400, 2, dtype=F64, generator=generator)
+    modes[:100] = anchor
+    precision = 1e4 * torch.eye(2, dtype=F64).expand(400, -1, -1)
+    potential = Potential(precision, 1e4 * modes, torch.zeros(400, dtype=F64))
+    prior, _ = learn(start, potential)
+    torch.testing.assert_close(prior.means[1], anchor)
+    torch.testing.assert_close(prior.covariances[1], start.covariances[1])
+    assert abs(prior.weights[1].item() - 0.25) < 0.01

@@ -147,6 +147,10 @@ def add_model(group: OptionGroup) -> None:
         type=options.number(int, at_least=1),
         help="tissue components of the prior; too many is harmless",
     )
+    group.flag(
+        "--free-water-anchor",
+        help="keep one component of the prior at free water, 37 degrees C (msdki)",
+    )
     group.add(
         "--noise-model",
         choices=("rician", "gaussian"),

@@ -21,7 +21,7 @@ from bids_gmvae.signal_models import get_signal_model
 from bids_gmvae.signal_models.base import SignalModel
 
 #: Version of the layout of saved fits.
-FIT_FORMAT = 1
+FIT_FORMAT = 2
 
 #: Called during a fit with (step, n_steps, objective); see `Estimator.objective`.
 Progress = Callable[[int, int, float], None]

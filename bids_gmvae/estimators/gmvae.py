@@ -36,7 +36,7 @@ N_TRAINING = 8_000
 UNIDENTIFIED = 0.9
 #: Components lighter than this are called inactive.
 ACTIVE_WEIGHT = 0.005
-PRIOR_TENSORS = ("weights", "means", "covariances", "lower", "upper")
+PRIOR_TENSORS = ("weights", "means", "covariances", "lower", "upper", "fixed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class GMVAEFit(Fit):
         self, run: Measurements, usable: Tensor, *, generator: torch.Generator
     ) -> ParameterPosterior:
         model = self.signal_model
-        prior = _to(self.prior, run.signals)
+        prior = self.prior.to(run.signals)
         problem = Problem.of(run, model, self.settings)
         recognised = self.recognition.first(problem)
         if problem.averaged:
@@ -156,6 +156,7 @@ class GMVAE(Estimator):
             problems,
             recognition,
             n_components=self.settings.n_components,
+            anchor=self._anchor(problems[0].data),
             generator=generator,
             progress=self.progress,
         )
@@ -165,9 +166,26 @@ class GMVAE(Estimator):
             self.settings,
             tuple(history),
             self._summary(prior, sum(len(problem) for problem in problems)),
-            prior=_to(prior, torch.zeros((), dtype=torch.float64)),
+            prior=prior.to(torch.zeros((), dtype=torch.float64)),
             recognition=recognition,
         )
+
+    def _anchor(self, like: Tensor) -> Tensor | None:
+        """Give the latents of free water, if a component shall stay there."""
+        if not self.settings.free_water_anchor:
+            return None
+        free_water = self.signal_model.free_water
+        if free_water is None:
+            raise InputError(
+                f"The signal model {self.signal_model.name} has no free-water anchor.",
+                "Leave --free-water-anchor out, or use --signal-model msdki.",
+            )
+        if self.settings.n_components < 2:
+            raise InputError(
+                "A free-water anchor needs a component besides it, --n-components is 1.",
+                "Use --n-components 2 or more.",
+            )
+        return self.signal_model.to_real(torch.tensor(free_water, dtype=torch.float64)).to(like)
 
     def _training_voxels(
         self, runs: tuple[Measurements, ...], generator: torch.Generator
@@ -222,10 +240,3 @@ def prior_influence(mixture: MixturePosterior, potential: Potential) -> Tensor:
         "vk,vkpq,vkqp->vp", mixture.responsibilities, mixture.covariances, potential.precision
     )
     return (1 - kernel).clamp(0, 1)
-
-
-def _to(prior: GaussianMixturePrior, like: Tensor) -> GaussianMixturePrior:
-    return GaussianMixturePrior(
-        prior.weights.to(like), prior.means.to(like), prior.covariances.to(like),
-        prior.lower.to(like), prior.upper.to(like),
-    )  # fmt: skip

@@ -20,6 +20,9 @@ N_RELINEARISE = 2
 #: Shell averages: rounds of exact posteriors, most steps with each, and when to stop, nats per
 #: voxel. Few steps, because a potential holds near the component under which it was matched.
 N_ROUNDS, MAX_STEPS, TOLERANCE = 20, 8, 1e-4
+#: Quadrature of wide components is uncertain by some hundredths of a nat per voxel; a loss beyond
+#: this means that the steps led further than the potentials hold.
+SLACK = 0.05
 
 #: Told about the round, of how many, and the evidence per voxel.
 Progress = Callable[[int, int, float], None]
@@ -30,6 +33,7 @@ def learn_prior(
     recognition: Recognition,
     *,
     n_components: int,
+    anchor: Tensor | None = None,
     generator: torch.Generator,
     progress: Progress,
 ) -> tuple[GaussianMixturePrior, list[float]]:
@@ -42,7 +46,9 @@ def learn_prior(
     recognition : Recognition
         Trained.
     n_components : int
-        Tissue components; the broad one comes on top.
+        Tissue components, with the anchor; the broad one comes on top.
+    anchor : Tensor of shape (n_latent,), optional
+        Where one component stays.
     generator : torch.Generator
         For the start.
     progress : callable
@@ -59,6 +65,7 @@ def learn_prior(
         join([item.potential for item in recognised]),
         problems[0].signal_model,
         n_components=n_components,
+        anchor=anchor,
         generator=generator,
     )
     deepen = _by_quadrature if problems[0].averaged else _by_linearising
@@ -70,20 +77,23 @@ def initialise(
     signal_model: SignalModel,
     *,
     n_components: int,
+    anchor: Tensor | None,
     generator: torch.Generator,
 ) -> GaussianMixturePrior:
     """Start the components apart from each other; keep the best of some restarts."""
     n_latent = potential.shift.shape[1]
     lower, upper = _tissue_range(signal_model, potential.shift)
-    n_components = min(n_components, len(potential))
+    n_learnt = min(n_components - (anchor is not None), len(potential))
     single = GaussianMixturePrior.around(
         potential.shift.new_zeros(1, n_latent), spread=1.0, lower=lower, upper=upper
     )
     points = single.posterior(potential).means[:, -1].clamp(lower, upper)
     best, best_evidence = single, -torch.inf
     for _ in range(N_RESTARTS):
-        centres = spread_centres(points, n_components, generator)
-        prior = GaussianMixturePrior.around(centres, spread=0.3, lower=lower, upper=upper)
+        centres = spread_centres(points, n_learnt, generator)
+        prior = GaussianMixturePrior.around(
+            centres, spread=0.3, lower=lower, upper=upper, anchor=anchor
+        )
         prior, history = learn(prior, potential, n_steps=15)
         if history[-1] > best_evidence:
             best, best_evidence = prior, history[-1]
@@ -136,13 +146,14 @@ def _by_quadrature(
         evidence = float(prior.posterior(join(potentials)).log_evidence.mean())
         progress(round_ + 1, N_ROUNDS, evidence)
         gain = evidence - history[-1]
-        if gain > 0:
+        if gain > -SLACK:
             accepted, n_steps = (prior, potentials), min(2 * n_steps, MAX_STEPS)
             history.append(evidence)
+            if abs(gain) < TOLERANCE:
+                break
         elif n_steps > 1:
-            # The steps led further than the potentials hold: go back, and walk less far.
-            (prior, potentials), n_steps = accepted, n_steps // 4 or 1
-        if abs(gain) < TOLERANCE or (gain < 0 and n_steps == 1):
+            (prior, potentials), n_steps = accepted, max(n_steps // 4, 1)
+        else:
             break
         prior, _ = learn(prior, join(potentials), n_steps=n_steps)
     return accepted[0], history[1:]

@@ -17,7 +17,7 @@ from bids_gmvae.estimators.problem import Problem
 from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential, invert
 
 #: Nodes per latent; the grid sits on the component's current posterior.
-N_NODES = 3
+N_NODES = 4
 #: Newton steps in log S0 at a node: at most so many, so long, until one gains less (nats).
 N_S0_STEPS, MAX_S0_STEP, S0_TOLERANCE = 6, 0.5, 0.01
 #: Components less probable than this keep the potential they have. A potential that was never
@@ -123,9 +123,7 @@ def _integrate(
     return evidence, mean, covariance + 1e-10 * torch.eye(n_latent).to(mean)
 
 
-def marginal_likelihood(
-    problem: Problem, voxel: Tensor, log_s0: Tensor, points: Tensor
-) -> Tensor:
+def marginal_likelihood(problem: Problem, voxel: Tensor, log_s0: Tensor, points: Tensor) -> Tensor:
     """Integrate S0 out of the likelihood at fixed latents (flat prior, Laplace).
 
     Parameters

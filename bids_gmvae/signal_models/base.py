@@ -188,6 +188,8 @@ class SignalModel(ABC):
     reference: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ("bvals",)
     parameters: ClassVar[tuple[Parameter, ...]]
+    #: Values of free water at body temperature, for a component that anchors it; if it has any.
+    free_water: ClassVar[tuple[float, ...] | None] = None
     #: Whether the signal depends on a fibre orientation; if not, shells are averaged.
     directional: ClassVar[bool] = False
 

@@ -40,6 +40,9 @@ class MSDKI(SignalModel):
         ),
     )  # fmt: skip
 
+    #: Free water is Gaussian; Mills 1973, https://doi.org/10.1021/j100624a025, at 37 degrees C.
+    free_water = (3.0e-3, 0.0)
+
     def signal(self, acquisition: Acquisition, diffusivity: Tensor, kurtosis: Tensor) -> Tensor:
         """Compute the powder-averaged signal."""
         limit = 6 / (acquisition.bvals.max() * diffusivity)

@@ -9,6 +9,7 @@ from bids_gmvae.estimators import get_estimator
 from bids_gmvae.estimators.base import Measurements
 from bids_gmvae.estimators.gmvae import GMVAEFit
 from bids_gmvae.estimators.recognition import get_recognition
+from bids_gmvae.exceptions import InputError
 from bids_gmvae.likelihoods import Rician
 from bids_gmvae.posterior import Status
 from bids_gmvae.priors import GaussianMixturePrior
@@ -35,6 +36,7 @@ def true_prior():
         covariances=torch.cat([covariances, torch.eye(2, dtype=F64)[None]]),
         lower=means.amin(0),
         upper=means.amax(0),
+        fixed=torch.tensor([False, False, False, True]),
     )
 
 
@@ -126,6 +128,28 @@ def test_free_water_is_learnt_although_no_voxel_knows_it(scheme, snr):
     assert (covered.double().mean(0) > 0.5).all()
 
 
+def test_an_anchor_makes_free_water_as_sure_as_it_is_known():
+    values, labels = population(3000)
+    csf = labels == 3
+    values[csf] = torch.tensor(MODEL.free_water, dtype=F64)
+    run = scan(values, get_scheme("short"), 20)
+    settings = ModelSettings(n_components=5, free_water_anchor=True)
+    fit = get_estimator("gmvae")(MODEL, settings).fit(run)
+    assert fit.prior.n_components == 5
+    error = (fit.posterior(run).mean - values)[csf].square().mean(0).sqrt()
+    assert error[0] < 0.03e-3
+    assert error[1] < 0.03
+
+
+def test_an_anchor_is_refused_where_free_water_has_no_place():
+    model, scheme = get_signal_model("ball_stick"), get_scheme("multishell")
+    signals = torch.rand(20, len(scheme), dtype=F64, generator=torch.Generator().manual_seed(0))
+    run = Measurements(signals, torch.full((20,), 0.05, dtype=F64), scheme)
+    settings = ModelSettings(free_water_anchor=True)
+    with pytest.raises(InputError, match="no free-water anchor"):
+        get_estimator("gmvae")(model, settings).fit(run)
+
+
 def test_it_is_never_worse_than_the_voxelwise_fit(brain):
     values, labels, run, fit = brain
     lsq = get_estimator("lsq")(MODEL).fit(run).posterior(run)
@@ -190,7 +214,7 @@ def test_without_the_broad_component_the_lesion_would_be_hallucinated_away():
     prior = true_prior()
     blind = GaussianMixturePrior(
         torch.tensor([0.5, 0.4, 0.1, 1e-30], dtype=F64), prior.means, prior.covariances,
-        prior.lower, prior.upper,
+        prior.lower, prior.upper, prior.fixed,
     )  # fmt: skip
     stroke = torch.tensor([[0.6e-3, 1.4]], dtype=F64).expand(200, -1)
     run = scan(stroke, get_scheme("short"), 20)

@@ -40,7 +40,14 @@ def mixture_of(means, spread):
     covariances = torch.stack([spread**2 * identity] * (len(means) - 1) + [identity])
     weights = torch.full((len(means),), 1 / (len(means) - 1), dtype=F64)
     weights[-1] = 1e-12
-    return GaussianMixturePrior(weights, means, covariances, means[0] - 3, means[0] + 3)
+    return GaussianMixturePrior(
+        weights,
+        means,
+        covariances,
+        means[0] - 3,
+        means[0] + 3,
+        torch.ones(len(means), dtype=torch.bool),
+    )
 
 
 def brute_force(problem, prior):
