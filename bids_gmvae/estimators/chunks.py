@@ -18,7 +18,7 @@ LOGGER = logging.getLogger(__name__)
 
 #: Numbers held at once per chunk; bounds memory whatever the number of measurements. Caches are
 #: what counts on a CPU, long queues of work on a GPU.
-CHUNK_NUMBERS, CHUNK_NUMBERS_GPU = 1_000_000, 50_000_000
+CHUNK_NUMBERS, CHUNK_NUMBERS_GPU = 2_000_000, 50_000_000
 
 #: Takes the measurements of some voxels and which of them are usable, and, where a seed is given,
 #: a ``generator``.

@@ -179,7 +179,7 @@ class Problem:
                 self.acquisition.echo_times == self.acquisition.echo_times[lowest].min()
             )
         weights = self.counts * lowest
-        level = (self.data * weights).sum(dim=1) / weights.sum()
+        level = self.data @ weights / weights.sum()
         if self.noise_model == "rician":
             level = torch.maximum(invert_rician_mean(level, self.sigma), 0.1 * self.sigma)
         tiny = torch.finfo(level.dtype).tiny
@@ -285,7 +285,8 @@ class Problem:
 
     def _axis_of_least_decay(self) -> Tensor:
         """Find the axis along which diffusion is fastest: least signal, (n_voxels, 3)."""
-        total = self.data.new_zeros(len(self), 3, 3)
+        # The quadratic forms that fit each shell best, summed: linear in the data.
+        weights = self.data.new_zeros(6, self.data.shape[1])
         for shell in range(len(self.shells)):
             members = self.shells.index == shell
             bvecs = self.acquisition.bvecs[members]
@@ -293,10 +294,10 @@ class Problem:
                 continue
             x, y, z = bvecs.unbind(-1)
             design = torch.stack([x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z], dim=1)
-            q = self.data[:, members] @ torch.linalg.pinv(design).T
-            xx, yy, zz, xy, xz, yz = q.unbind(-1)
-            rows = [xx, xy, xz, xy, yy, yz, xz, yz, zz]
-            total = total + torch.stack(rows, dim=-1).reshape(-1, 3, 3)
+            weights[:, members] = torch.linalg.pinv(design)
+        xx, yy, zz, xy, xz, yz = (self.data @ weights.T).unbind(-1)
+        rows = [xx, xy, xz, xy, yy, yz, xz, yz, zz]
+        total = torch.stack(rows, dim=-1).reshape(-1, 3, 3)
         finite = torch.where(torch.isfinite(total), total, torch.zeros_like(total))
         _, vectors = torch.linalg.eigh(finite)
         return vectors[:, :, 0].contiguous()

@@ -22,7 +22,6 @@ from bids_gmvae.estimators.compiled.voxel import (
     Scratch,
 )
 from bids_gmvae.estimators.problem import Problem, State
-from bids_gmvae.likelihoods import information_table
 
 
 def maximise_voxels(
@@ -44,7 +43,7 @@ def maximise_voxels(
     converged : Tensor of bool of shape (n_voxels,)
     """
     design, scratch = _prepare(problem)
-    n_voxels, n_tangent = len(problem), len(scratch.jacobian)
+    n_voxels, n_tangent = len(problem), len(scratch.rows)
     positions = _positions(start)
     log_likelihood = positions.new_empty(n_voxels)
     gradient = positions.new_empty(n_voxels, n_tangent)
@@ -81,7 +80,6 @@ def _prepare(problem: Problem) -> tuple[Design, Scratch]:
     like = problem.data
     settings = [problem.acquisition[name] for name in model.requires if name != "bvecs"]
     bvecs = problem.acquisition.bvecs.T if model.directional else like.new_empty(3, 0)
-    step, table = information_table()
     noise = GAUSSIAN
     if problem.noise_model == "rician":
         noise = AVERAGED_RICIAN if problem.averaged else RICIAN
@@ -91,35 +89,23 @@ def _prepare(problem: Problem) -> tuple[Design, Scratch]:
         _array(bvecs.to(like)),
         _array(problem.counts),
         torch.tensor([parameter.bijection for parameter in model.parameters]).to(like).numpy(),
-        table.numpy(),
-        step,
     )
     n_tangent = len(problem.nuisance) + len(problem.latents)
-    n_rows = 1 + problem.n_parameters + int(model.directional)
-    scratch = Scratch(
-        *(
-            like.new_empty(shape).numpy()
-            for shape in (
-                (n_rows, n_data),
-                (n_tangent, n_data),
-                (4, n_data),
-                (5 + 2 * n_tangent, n_tangent + 1),
-            )
-        )
-    )
+    shapes = ((n_tangent, n_data), (5, n_data), (5 + 2 * n_tangent, n_tangent + 1))
+    scratch = Scratch(*(like.new_empty(shape).numpy() for shape in shapes))
     return design, scratch
 
 
 def _constant(problem: Problem) -> Tensor:
     """Give the part of the log-likelihood that depends on the data alone, (n_voxels,)."""
-    sigma = problem.sigma[:, None]
+    n, sigma = problem.data.shape[1], problem.sigma
     if problem.averaged:
-        constant = torch.log(problem.counts / sigma**2) / 2
-        return constant.sum(dim=1) * (problem.noise_model == "gaussian")
+        constant = torch.log(problem.counts).sum() / 2 - n * torch.log(sigma)
+        return constant * (problem.noise_model == "gaussian")
     if problem.noise_model == "gaussian":
-        return -(torch.log(2 * torch.pi * sigma**2) / 2).expand_as(problem.data).sum(dim=1)
+        return -n * torch.log((2 * torch.pi) ** 0.5 * sigma)
     tiny = torch.finfo(sigma.dtype).tiny
-    return torch.log(problem.data.clamp(min=tiny) / sigma**2).sum(dim=1)
+    return torch.log(problem.data.clamp(min=tiny)).sum(dim=1) - 2 * n * torch.log(sigma)
 
 
 def _array(tensor: Tensor) -> Any:

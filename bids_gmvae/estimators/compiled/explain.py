@@ -65,10 +65,11 @@ def explain(  # type: ignore[no-untyped-def]
     squared, freedom : array of shape (n_voxels, n_shells)
         Written.
     """
-    n_parameters, n, n_data = len(design.parameters), len(scratch.jacobian), data.shape[1]
+    n_parameters, n, n_data = len(design.parameters), len(scratch.rows), data.shape[1]
     gradient, curvature = scratch.small[4, :n], scratch.small[5 : 5 + n]
     inverse = scratch.small[5 + n : 5 + 2 * n]
-    jacobian, information, left = scratch.jacobian, scratch.data[2], scratch.data[3]
+    rows, factors = scratch.rows, scratch.small[1]
+    information, left = scratch.data[2], scratch.data[3]
     for v in range(len(data)):
         evaluate(equation, design, positions[v], data[v], sigma[v], scratch)
         linearise(design, positions[v], scratch, gradient, curvature)
@@ -80,13 +81,13 @@ def explain(  # type: ignore[no-untyped-def]
             left[m] = 0.0
         for i in range(n):
             for j in range(i + 1):
-                factor = inverse[i, j] if i == j else 2 * inverse[i, j]
+                factor = factors[i] * factors[j] * inverse[i, j] * (1 if i == j else 2)
                 for m in range(n_data):
-                    left[m] += factor * jacobian[i, m] * jacobian[j, m]
+                    left[m] += factor * rows[i, m] * rows[j, m]
         for m in range(n_data):
             left[m] = 1 - min(max(information[m] * left[m], 0.0), 1.0)
-        # Its noise is the last thing that a voxel is asked for: the row is free.
-        standardise(design, data[v], sigma[v], jacobian[0], information)
+        # Nothing more is asked of the information: the row is free.
+        standardise(design, data[v], sigma[v], scratch.data[4], information)
         squared[v] = 0.0
         freedom[v] = 0.0
         for m in range(n_data):

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 
 from bids_gmvae.estimators.compiled.bessel import scaled_bessel
-from bids_gmvae.likelihoods import ASYMPTOTIC_SNR
+from bids_gmvae.likelihoods import ASYMPTOTIC_SNR, INFORMATION
 from bids_gmvae.signal_models.compiled import jit
 
 #: Up to 2^5 scaled Bessel functions are multiplied; they would have to fall below 1e-9 each to
 #: leave the range of numbers, at 1e17 times the noise.
 HALVINGS = 5
+
+C0, C1, C2, C3, C4, C5, C6, C7, C8, C9, C10, C11, C12 = INFORMATION
 
 
 @jit()
@@ -33,8 +35,8 @@ def gaussian(signal, data, counts, sigma, score, information):  # type: ignore[n
 
 
 @jit()
-def rician(signal, data, sigma, table, step, score, information):  # type: ignore[no-untyped-def]
-    """Evaluate a Rician likelihood; ``table`` is sigma^2 times the information, by SNR."""
+def rician(signal, data, sigma, score, information):  # type: ignore[no-untyped-def]
+    """Evaluate a Rician likelihood."""
     precision = 1 / sigma**2
     misfit = 0.0
     for m in range(len(data)):
@@ -52,14 +54,12 @@ def rician(signal, data, sigma, table, step, score, information):  # type: ignor
     log_bessel = 0.0
     for m in range(n):
         log_bessel += math.log(information[m])
-    last = len(table) - 1
     for m in range(len(data)):
-        ratio = signal[m] / sigma
-        position = min(max(ratio / step, 0.0), last - 1e-3)
-        index = int(position)
-        inside = table[index] + (position - index) * (table[index + 1] - table[index])
-        beyond = 1 - 0.5 / max(ratio, 1.0) ** 2
-        information[m] = (inside if ratio < last * step else beyond) * precision
+        squared = signal[m] ** 2 * precision
+        x = squared / (squared + 2)
+        information[m] = x * precision * (C0 + x * (C1 + x * (C2 + x * (C3 + x * (C4 + x * (
+            C5 + x * (C6 + x * (C7 + x * (C8 + x * (C9 + x * (C10 + x * (C11 + x * C12)))))))))
+        )))  # fmt: skip
     return log_bessel - precision * misfit / 2
 
 
@@ -78,7 +78,7 @@ def averaged_rician(signal, data, counts, sigma, score, information):  # type: i
     return log_likelihood
 
 
-@jit()
+@jit(inline=True)
 def rician_moments(signal, sigma):  # type: ignore[no-untyped-def]
     """Give mean and variance of a magnitude, each with its slope, like `Rician`."""
     ratio = signal / sigma

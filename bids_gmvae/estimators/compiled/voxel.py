@@ -34,9 +34,6 @@ class Design(NamedTuple):
         Measurements averaged in each datum.
     parameters : array of shape (n_parameters, 7)
         `Parameter.bijection` of each.
-    table : array of shape (n,)
-        Rician information, times sigma^2, at signal-to-noise ratios ``step`` apart.
-    step : float
     """
 
     noise: int
@@ -44,8 +41,6 @@ class Design(NamedTuple):
     bvecs: Any
     counts: Any
     parameters: Any
-    table: Any
-    step: float
 
 
 class Scratch(NamedTuple):
@@ -53,25 +48,21 @@ class Scratch(NamedTuple):
 
     Attributes
     ----------
-    rows : array of shape (n_rows, n_data)
-        What the equation writes.
-    jacobian : array of shape (n_tangent, n_data)
-    data : array of shape (4, n_data)
-        Cosine, score, information, and a row for any use.
+    rows : array of shape (n_tangent, n_data)
+        What the equation writes, then the Jacobian.
+    data : array of shape (5, n_data)
+        Cosine, score, information, a row for any use, and the signal.
     small : array of shape (5 + 2 n_tangent, n_tangent + 1)
-        Values, slopes, a position, a step, a gradient; two matrices.
+        Values, factors, a position, a step, a gradient; two matrices.
     """
 
     rows: Any
-    jacobian: Any
     data: Any
     small: Any
 
 
-DesignType = types.NamedTuple(
-    (types.int64, Matrix, Matrix, Vector, Matrix, Vector, types.float64), Design
-)
-ScratchType = types.NamedUniTuple(Matrix, 4, Scratch)
+DesignType = types.NamedTuple((types.int64, Matrix, Matrix, Vector, Matrix), Design)
+ScratchType = types.NamedUniTuple(Matrix, 3, Scratch)
 
 
 @jit()
@@ -100,50 +91,51 @@ def to_physical(z, parameter):  # type: ignore[no-untyped-def]
 def evaluate(equation, design, position, data, sigma, scratch):  # type: ignore[no-untyped-def]
     """Predict the data and give their log-likelihood."""
     n_parameters = len(design.parameters)
-    values, slopes = scratch.small[0, :n_parameters], scratch.small[1, :n_parameters]
+    values, factors = scratch.small[0, :n_parameters], scratch.small[1]
+    s0 = math.exp(position[0])
+    factors[:] = s0
     for p in range(n_parameters):
-        values[p], slopes[p] = to_physical(position[1 + p], design.parameters[p])
+        values[p], slope = to_physical(position[1 + p], design.parameters[p])
+        factors[1 + p] *= slope
     cosine, score, information = scratch.data[0], scratch.data[1], scratch.data[2]
     if design.bvecs.shape[1] > 0:
         x, y, z = orientation_of(position)
         for m in range(len(data)):
             cosine[m] = x * design.bvecs[0, m] + y * design.bvecs[1, m] + z * design.bvecs[2, m]
     equation(values, design.settings, cosine, scratch.rows)
-    s0, signal = math.exp(position[0]), scratch.jacobian[0]
+    signal = scratch.data[4]
     for m in range(len(data)):
         signal[m] = s0 * scratch.rows[0, m]
     if design.noise == GAUSSIAN:
         return gaussian(signal, data, design.counts, sigma, score, information)
     if design.noise == RICIAN:
-        return rician(signal, data, sigma, design.table, design.step, score, information)
+        return rician(signal, data, sigma, score, information)
     return averaged_rician(signal, data, design.counts, sigma, score, information)
 
 
 @jit()
 def linearise(design, position, scratch, gradient, information):  # type: ignore[no-untyped-def]
-    """Complete the Jacobian of the position last evaluated; sum gradient and information."""
-    n_parameters = len(design.parameters)
-    jacobian, rows, slopes = scratch.jacobian, scratch.rows, scratch.small[1]
-    s0 = math.exp(position[0])
-    for p in range(n_parameters):
-        factor, row, out = s0 * slopes[p], rows[1 + p], jacobian[1 + p]
-        for m in range(len(row)):
-            out[m] = factor * row[m]
+    """Sum gradient and information of the position last evaluated, once.
+
+    Leaves the Jacobian in ``scratch.rows``, each up to its factor, ``scratch.small[1]``.
+    """
+    rows = scratch.rows
     if design.bvecs.shape[1] > 0:
-        row = rows[1 + n_parameters]
-        for axis in range(2):
+        by_cosine = rows[len(rows) - 2]
+        for axis in (1, 0):  # the first overwrites what both need
             x, y, z = tangent(position, axis)
-            out = jacobian[1 + n_parameters + axis]
-            for m in range(len(row)):
+            out = rows[len(rows) - 2 + axis]
+            for m in range(len(by_cosine)):
                 along = x * design.bvecs[0, m] + y * design.bvecs[1, m] + z * design.bvecs[2, m]
-                out[m] = s0 * along * row[m]
+                out[m] = along * by_cosine[m]
     score, fisher, weighted = scratch.data[1], scratch.data[2], scratch.data[3]
-    for i in range(len(jacobian)):
-        gradient[i] = dot(jacobian[i], score)
+    factors = scratch.small[1]
+    for i in range(len(rows)):
+        gradient[i] = factors[i] * dot(rows[i], score)
         for m in range(len(weighted)):
-            weighted[m] = jacobian[i, m] * fisher[m]
+            weighted[m] = factors[i] * rows[i, m] * fisher[m]
         for j in range(i + 1):
-            information[i, j] = information[j, i] = dot(weighted, jacobian[j])
+            information[i, j] = information[j, i] = factors[j] * dot(weighted, rows[j])
 
 
 @jit()
