@@ -8,9 +8,10 @@ written as ``.nii.gz`` (level 1), as scaled int16 or as float32, with its mask b
 
 **Measurement.** The command ``bids-gmvae BIDS OUT participant`` runs in a process of its own with
 two threads and all other settings at their defaults. Wall time is taken from its start to its
-end, that of a stage from one message of its log to the next. Memory is the proportional set size
-(each shared page counted once) summed over the tree of processes, sampled four times a second;
-mapped files count with the pages in use. Times depend on the machine and on what else it does.
+end, that of a stage from one message of its log to the next, CPU time of all its processes
+together: half of it is what two idle cores would need at least. Memory is the proportional set
+size (each shared page counted once) summed over the tree of processes, sampled four times a
+second; mapped files count with the pages in use. The first call on a machine compiles kernels.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -54,7 +56,7 @@ STAGES = {
     "writing": "writing maps",
     "figures": "drawing figures",
 }
-VALUES = ("wall s", *(f"{stage} s" for stage in STAGES), "voxels/s", "peak GiB")
+VALUES = ("wall s", *(f"{stage} s" for stage in STAGES), "CPU s", "voxels/s", "peak GiB")
 
 
 def tasks(effort: Effort) -> list[Task]:
@@ -85,12 +87,10 @@ def measure(*, seed: int, voxels: int, estimator: str = "gmvae", **condition: st
             "--nprocs", THREADS, "--omp-nthreads", THREADS,
         ]  # fmt: skip
         began = datetime.now()
-        wall, peak = watch([str(part) for part in command])
+        seen = watch([str(part) for part in command])
         (log,) = (root / "out" / "logs").glob("*/bids_gmvae.log")
-        stages = dict(stage_times(log.read_text(), began, wall))
-    return [
-        {"wall s": wall, **stages, "voxels/s": voxels / wall, "peak GiB": peak / 2**30},
-    ]
+        stages = dict(stage_times(log.read_text(), began, seen["wall s"]))
+    return [{**seen, **stages, "voxels/s": voxels / seen["wall s"]}]
 
 
 def write_brain(root: Path, n_voxels: int, stored: str, seed: int) -> None:
@@ -145,32 +145,35 @@ def simulate_block(acquisition: Acquisition, seed: int) -> np.ndarray:
     ).numpy()  # fmt: skip
 
 
-def watch(command: Sequence[str]) -> tuple[float, int]:
-    """Run a command; give its wall time (s) and the peak of the memory of all its processes."""
+def watch(command: Sequence[str]) -> dict[str, float]:
+    """Run a command; give its wall time, CPU time and peak memory with all its processes."""
     start, peak = time.perf_counter(), 0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    used: dict[int, float] = {}
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said) as process,
+    ):
         tree = psutil.Process(process.pid)
         while process.poll() is None:
-            peak = max(peak, sum(memory_of(tree)))
+            peak = max(peak, look(tree, used))
             time.sleep(0.25)
         wall = time.perf_counter() - start
-        said = process.stderr.read().decode() if process.stderr else ""
-    if process.returncode:
-        raise RuntimeError(said)
-    return wall, peak
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(said.read().decode())
+    return {"wall s": wall, "CPU s": sum(used.values()), "peak GiB": peak / 2**30}
 
 
-def memory_of(tree: psutil.Process) -> Iterator[int]:
-    """Give the proportional set size of a process and of each of its descendants, bytes."""
-    try:
-        processes = [tree, *tree.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
-    for process in processes:
-        try:
-            yield process.memory_full_info().pss
-        except psutil.Error:  # it ended meanwhile
-            continue
+def look(tree: psutil.Process, used: dict[int, float]) -> int:
+    """Sum the memory of a process and its descendants, bytes; note their CPU times, s."""
+    total = 0
+    with suppress(psutil.Error):  # one of them ended meanwhile
+        for process in (tree, *tree.children(recursive=True)):
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                used[process.pid] = times.user + times.system
+                total += process.memory_full_info().pss
+    return total
 
 
 def stage_times(log: str, began: datetime, wall: float) -> Iterator[tuple[str, float]]:

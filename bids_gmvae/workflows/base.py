@@ -85,7 +85,7 @@ def init_participant_wf(
             reasons=[planned.reason for planned in members],
             device=device,
             omp_nthreads=settings.compute.omp_nthreads,
-            mem_gb=1.0 + 0.6 * sum(planned.size_gb for planned in members),
+            mem_gb=1.5 + 0.5 * sum(planned.size_gb for planned in members),
             label=f"{_called(members)} ({members[0].signal_model})",
             name=fit_name(members[0]),
         )

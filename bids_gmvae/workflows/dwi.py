@@ -79,7 +79,7 @@ def init_dwi_wf(
         ),
         name="extract",
         n_procs=omp_nthreads,
-        mem_gb=0.8 + 0.5 * size_gb,
+        mem_gb=0.8 + 0.4 * size_gb,
     )
     # Nipype would remove the signals, which nobody asks for by name.
     extract.config = {"execution": {"remove_unnecessary_outputs": "false"}}
@@ -137,12 +137,12 @@ def init_dwi_derivatives_wf(
     write = pe.Node(
         WriteDerivatives(out_dir=str(out_dir), provenance=dict(provenance)),
         name="write",
-        mem_gb=0.8 + 0.5 * size_gb,
+        mem_gb=0.8 + 0.15 * size_gb,
     )
     figures = pe.Node(
         DrawReportlets(out_dir=str(out_dir), sloppy=bool(provenance.get("sloppy"))),
         name="figures",
-        mem_gb=0.8 + 0.5 * size_gb,
+        mem_gb=0.8 + 0.15 * size_gb,
     )
     workflow.connect(
         [
