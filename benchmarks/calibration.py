@@ -25,13 +25,11 @@ FLUID = ["cov68 kept", "cov95 kept", "flagged"]
 
 
 def tasks(effort: Effort) -> list[Task]:
-    """Cross both models with a long and a short protocol and the noise levels."""
-    levels = (20,) if effort.quick else (10, 20, 50, 100)
+    """Cross models and protocols with the noise levels."""
+    levels = (20,) if effort.quick else (20, 50, 100)
     kurtosis = product(cover, effort, population=("msdki",), scheme=("hcp", "short"), snr=levels)
-    fibres = product(
-        cover, effort, population=("ball_stick",), scheme=("hcp", "multishell"), snr=levels
-    )
-    return [*kurtosis, *(fibres[:1] if effort.quick else fibres)]
+    fibres = product(cover, effort, population=("ball_stick",), scheme=("hcp",), snr=levels)
+    return [*kurtosis, *fibres]
 
 
 def cover(population: str, scheme: str, snr: float, seed: int, n_voxels: int) -> Sequence[Record]:
