@@ -148,6 +148,8 @@ class GaussianMixturePrior:
         Box for the means of tissue components.
     fixed : Tensor of bool of shape (n_components + 1,)
         Components that keep mean and covariance.
+    pull : Tensor of shape (n_latent,)
+        Share by which means are drawn to the broad population at every update.
     """
 
     weights: Tensor
@@ -156,6 +158,7 @@ class GaussianMixturePrior:
     lower: Tensor
     upper: Tensor
     fixed: Tensor
+    pull: Tensor
 
     @classmethod
     def around(
@@ -166,6 +169,7 @@ class GaussianMixturePrior:
         lower: Tensor,
         upper: Tensor,
         anchor: Tensor | None = None,
+        pull: Tensor | None = None,
     ) -> GaussianMixturePrior:
         """Put equal round components at some centres.
 
@@ -179,6 +183,8 @@ class GaussianMixturePrior:
             Box for the means.
         anchor : Tensor of shape (n_latent,), optional
             Adds a component that stays there.
+        pull : Tensor of shape (n_latent,), optional
+            See the attribute; none by default.
         """
         n_latent = centres.shape[1]
         identity = torch.eye(n_latent).to(centres)
@@ -197,6 +203,7 @@ class GaussianMixturePrior:
             lower=lower,
             upper=upper,
             fixed=torch.arange(n_components + 1, device=centres.device) >= len(centres),
+            pull=torch.zeros_like(lower) if pull is None else pull,
         )
 
     @property
@@ -232,7 +239,7 @@ class GaussianMixturePrior:
     def update(self, statistics: Statistics) -> GaussianMixturePrior:
         """Give the prior of highest posterior density for summed statistics."""
         counts = statistics.counts
-        means = statistics.first / counts[:, None].clamp(min=1e-6)
+        means = statistics.first / counts[:, None].clamp(min=1e-6) * (1 - self.pull)
         keep = self.fixed | (counts < 1e-3)
         means = torch.where(keep[:, None], self.means, means.clamp(self.lower, self.upper))
         outer = means[:, :, None] * means[:, None, :]
@@ -325,7 +332,7 @@ def learn(
     potential: Potential,
     *,
     n_steps: int = 100,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-4,
 ) -> tuple[GaussianMixturePrior, list[float]]:
     """Improve a prior by expectation-maximisation on fixed potentials.
 
@@ -338,7 +345,7 @@ def learn(
     n_steps : int
         Most steps.
     tolerance : float
-        Stops when a step gains less than this, nats per voxel.
+        Stops when a step changes the evidence by less than this, nats per voxel.
 
     Returns
     -------
@@ -351,7 +358,7 @@ def learn(
     for _ in range(n_steps):
         statistics = Statistics.of(prior.posterior(potential))
         history.append(float(statistics.log_evidence) / statistics.n_voxels)
-        if len(history) > 1 and history[-1] - history[-2] < tolerance:
+        if len(history) > 1 and abs(history[-1] - history[-2]) < tolerance:
             break
         prior = prior.update(statistics)
     return prior, history

@@ -41,6 +41,7 @@ def prior():
         lower=LOWER,
         upper=UPPER,
         fixed=torch.tensor([False, False, True]),
+        pull=torch.zeros(2, dtype=F64),
     )
 
 

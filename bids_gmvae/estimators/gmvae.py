@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,9 +19,8 @@ from bids_gmvae.estimators.quadrature import NEGLIGIBLE, NEGLIGIBLE_AT_FIRST, ma
 from bids_gmvae.estimators.recognition import Recognition, get_recognition
 from bids_gmvae.estimators.residuals import (
     at_bound,
-    leverage,
+    fit_residuals,
     status_of,
-    summarise_residuals,
     usable_voxels,
 )
 from bids_gmvae.exceptions import InputError
@@ -36,7 +34,7 @@ N_TRAINING = 8_000
 UNIDENTIFIED = 0.9
 #: Components lighter than this are called inactive.
 ACTIVE_WEIGHT = 0.005
-PRIOR_TENSORS = ("weights", "means", "covariances", "lower", "upper", "fixed")
+PRIOR_TENSORS = ("weights", "means", "covariances", "lower", "upper", "fixed", "pull")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +56,8 @@ class GMVAEFit(Fit):
 
     def posterior(self, run: Measurements) -> ParameterPosterior:
         """Combine the prior with every voxel's data."""
-        generator = torch.Generator().manual_seed(self.settings.random_seed)
-        estimate = partial(self._posterior, generator=generator)
-        return in_chunks(estimate, run, device=self.summary.get("device", "cpu"))
+        device = self.summary.get("device", "cpu")
+        return in_chunks(self._posterior, run, device=device, seed=self.settings.random_seed)
 
     def _posterior(
         self, run: Measurements, usable: Tensor, *, generator: torch.Generator
@@ -87,8 +84,7 @@ class GMVAEFit(Fit):
         mean, std = moments(mixture, model)
         influence = prior_influence(mixture, potential)
         best = mixture.responsibilities.argmax(dim=1)
-        follows = leverage(problem, recognised.state, prior.precisions[best])
-        overall, by_shell = summarise_residuals(problem, recognised.state, follows)
+        overall, by_shell = fit_residuals(problem, recognised.state, prior.precisions[best])
         unidentified = (influence > UNIDENTIFIED).any(dim=1)
         n_samples = self.settings.posterior_samples
         return ParameterPosterior(

@@ -87,12 +87,13 @@ def initialise(
     single = GaussianMixturePrior.around(
         potential.shift.new_zeros(1, n_latent), spread=1.0, lower=lower, upper=upper
     )
+    pull = torch.tensor([parameter.pull for parameter in signal_model.parameters]).to(lower)
     points = single.posterior(potential).means[:, -1].clamp(lower, upper)
     best, best_evidence = single, -torch.inf
     for _ in range(N_RESTARTS):
         centres = spread_centres(points, n_learnt, generator)
         prior = GaussianMixturePrior.around(
-            centres, spread=0.3, lower=lower, upper=upper, anchor=anchor
+            centres, spread=0.3, lower=lower, upper=upper, anchor=anchor, pull=pull
         )
         prior, history = learn(prior, potential, n_steps=15)
         if history[-1] > best_evidence:

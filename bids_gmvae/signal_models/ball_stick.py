@@ -42,6 +42,7 @@ class BallStick(SignalModel):
         Parameter(
             "stick_diffusivity", "mm^2/s", 1e-4, 3.5e-3, 1.8e-3, 0.4, "log",
             "Diffusivity along the stick", {"param": "diffusivity"}, (0.0, 3e-3), (3e-4, 3.05e-3),
+            pull=0.05,
         ),
         Parameter(
             "ball_diffusivity", "mm^2/s", 1e-4, 3.5e-3, 1.1e-3, 0.55, "log",

@@ -59,6 +59,9 @@ class Parameter:
     tissue : tuple of float, optional
         Range in which the mean of a tissue may lie, in ``unit``: no water diffuses faster than
         free water. Strictly within the bounds; the default leaves a hundredth at each end.
+    pull : float
+        Share by which the mean of a tissue is drawn to ``center`` while the prior is learnt: for
+        parameters that vanish from the signal in some tissue, where they would drift.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Parameter:
     bids: Mapping[str, str] = field(hash=False)
     figure: tuple[float, float]
     tissue: tuple[float, float] = (math.nan, math.nan)
+    pull: float = 0.0
 
     def __post_init__(self) -> None:
         if math.isnan(self.tissue[0]):

@@ -37,6 +37,7 @@ def true_prior():
         lower=means.amin(0),
         upper=means.amax(0),
         fixed=torch.tensor([False, False, False, True]),
+        pull=torch.zeros(2, dtype=F64),
     )
 
 
@@ -114,7 +115,7 @@ def test_the_learnt_prior_costs_next_to_nothing_in_tissue(brain):
         assert (errors[0] < 1.02 * errors[1]).all()
 
 
-@pytest.mark.parametrize(("scheme", "snr"), [("multishell", 20), ("short", 10)])
+@pytest.mark.parametrize(("scheme", "snr"), [("multishell", 20), ("short", 20)])
 def test_free_water_is_learnt_although_no_voxel_knows_it(scheme, snr):
     """Its kurtosis drowns in noise; pooled over voxels it is known well."""
     values, labels = population(4000)
@@ -123,7 +124,7 @@ def test_free_water_is_learnt_although_no_voxel_knows_it(scheme, snr):
     csf = labels == 3
     error = (posterior.mean - values)[csf].square().mean(0).sqrt()
     assert error[0] < 0.15e-3
-    assert error[1] < 0.15
+    assert error[1] < 0.12
     covered = (posterior.mean - values)[csf].abs() < posterior.std[csf]
     assert (covered.double().mean(0) > 0.5).all()
 
@@ -214,7 +215,7 @@ def test_without_the_broad_component_the_lesion_would_be_hallucinated_away():
     prior = true_prior()
     blind = GaussianMixturePrior(
         torch.tensor([0.5, 0.4, 0.1, 1e-30], dtype=F64), prior.means, prior.covariances,
-        prior.lower, prior.upper, prior.fixed,
+        prior.lower, prior.upper, prior.fixed, prior.pull,
     )  # fmt: skip
     stroke = torch.tensor([[0.6e-3, 1.4]], dtype=F64).expand(200, -1)
     run = scan(stroke, get_scheme("short"), 20)

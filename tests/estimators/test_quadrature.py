@@ -46,7 +46,8 @@ def mixture_of(means, spread):
         covariances,
         means[0] - 3,
         means[0] + 3,
-        torch.ones(len(means), dtype=torch.bool),
+        fixed=torch.ones(len(means), dtype=torch.bool),
+        pull=torch.zeros(2, dtype=F64),
     )
 
 

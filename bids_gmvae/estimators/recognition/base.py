@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bids_gmvae.estimators.problem import Problem, State
 from bids_gmvae.estimators.solver import NormalPenalty, Solution, blocked, profile, solve
-from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential
+from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential, invert
 
 #: Gains below this (nats) do not move the posterior visibly.
 TOLERANCE = 0.02
@@ -152,7 +152,13 @@ def _within_reach(gradient: Tensor, precision: Tensor) -> Tensor:
     A slope with hardly any curvature, as beside a wall, would put the mode of the quadratic form
     thousands of spreads away, and earn evidence there that no real parameter has.
     """
-    values, vectors = torch.linalg.eigh(precision)
-    slopes = torch.einsum("vpi,vp->vi", vectors, gradient)
+    inverse, log_determinant = invert(precision)
+    step = torch.einsum("vpq,vq->vp", inverse, gradient)
+    # Most voxels need no eigenvectors. The inverse of a matrix that is not positive is no number.
+    near = (step.norm(dim=1) < REACH) & torch.isfinite(log_determinant)
+    far = torch.nonzero(~near)[:, 0]
+    values, vectors = torch.linalg.eigh(precision[far])
+    slopes = torch.einsum("vpi,vp->vi", vectors, gradient[far])
     limit = REACH * values.clamp(min=0)
-    return torch.einsum("vpi,vi->vp", vectors, slopes.clamp(-limit, limit))
+    limited = torch.einsum("vpi,vi->vp", vectors, slopes.clamp(-limit, limit))
+    return gradient.index_copy(0, far, limited)
