@@ -128,14 +128,33 @@ def linearise(design, position, scratch, gradient, information):  # type: ignore
             for m in range(len(by_cosine)):
                 along = x * design.bvecs[0, m] + y * design.bvecs[1, m] + z * design.bvecs[2, m]
                 out[m] = along * by_cosine[m]
-    score, fisher, weighted = scratch.data[1], scratch.data[2], scratch.data[3]
-    factors = scratch.small[1]
-    for i in range(len(rows)):
+    score, fisher, factors = scratch.data[1], scratch.data[2], scratch.small[1]
+    n = len(rows)
+    for i in range(n):
         gradient[i] = factors[i] * dot(rows[i], score)
-        for m in range(len(weighted)):
-            weighted[m] = factors[i] * rows[i, m] * fisher[m]
-        for j in range(i + 1):
-            information[i, j] = information[j, i] = factors[j] * dot(weighted, rows[j])
+    # Two rows by two rows: fewer passes over memory.
+    for i in range(0, n, 2):
+        k = min(i + 1, n - 1)
+        for j in range(0, i + 1, 2):
+            m = min(j + 1, n - 1)
+            sums = weighted_dots(rows[i], rows[k], rows[j], rows[m], fisher)
+            information[i, j] = information[j, i] = factors[i] * factors[j] * sums[0]
+            information[i, m] = information[m, i] = factors[i] * factors[m] * sums[1]
+            information[k, j] = information[j, k] = factors[k] * factors[j] * sums[2]
+            information[k, m] = information[m, k] = factors[k] * factors[m] * sums[3]
+
+
+@jit()
+def weighted_dots(a, b, c, d, weight):  # type: ignore[no-untyped-def]
+    """Sum the products of each of two vectors with each of two others."""
+    ac, ad, bc, bd = 0.0, 0.0, 0.0, 0.0
+    for m in range(len(weight)):
+        x, y = a[m] * weight[m], b[m] * weight[m]
+        ac += x * c[m]
+        ad += x * d[m]
+        bc += y * c[m]
+        bd += y * d[m]
+    return ac, ad, bc, bd
 
 
 @jit()
