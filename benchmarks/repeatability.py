@@ -1,7 +1,7 @@
 """Repeatability: how much maps differ between two scans of the same head.
 
 Voxels of the populations of `msdki` and `ball_stick` are measured twice with the HCP and the short
-protocol; only the noise differs. Noise levels are known. Each scan is estimated by itself: the
+protocol (half as many as elsewhere); only the noise differs. Noise levels are known. Each scan is estimated by itself: the
 prior of ``gmvae`` is learnt anew. Methods: Gaussian least squares and Rician maximum likelihood
 (``lsq``), and ``gmvae``.
 
@@ -41,6 +41,7 @@ def tasks(effort: Effort) -> list[Task]:
     return product(
         scan_twice,
         effort,
+        settings={"n_voxels": effort.n_voxels // 2},
         population=("msdki", "ball_stick"),
         scheme=("short",) if effort.quick else ("hcp", "short"),
         snr=(20,) if effort.quick else (10, 20, 50),
