@@ -250,11 +250,13 @@ def draw(table: Table, figure: Figure) -> None:
     axes = figure.subplots()
     methods = list(dict.fromkeys(row["method"] for row in table.rows))
     keys = ["population", "scheme", "snr", "lesion", "parameter"]
-    cases = list(dict.fromkeys(tuple(row[key] for key in keys) for row in table.rows))
+    rows = [row for row in table.rows if row["kept"] is not None]
+    cases = list(dict.fromkeys(tuple(row[key] for key in keys) for row in rows))
     for method in methods:
-        own = {tuple(row[key] for key in keys): row["kept"] for row in table.where(method=method)}
-        shown = [(place, own[case]) for place, case in enumerate(cases) if own.get(case)]
-        axes.plot(*zip(*shown, strict=True), "o", label=method, markersize=4)
+        own = {
+            tuple(row[key] for key in keys): row["kept"] for row in rows if row["method"] == method
+        }
+        axes.plot([own[case] for case in cases], "o", label=method, markersize=4)
     axes.axhline(1.0, color="0.6", linewidth=0.8)
     labels = [" ".join(map(str, case)) for case in cases]
     axes.set_xticks(range(len(cases)), labels, rotation=90, fontsize=6)

@@ -230,6 +230,9 @@ def draw_ratios(table: Table, figure: Figure, panels: Sequence[str]) -> None:
             ]
             panel.plot([row["snr"] for row in rows], heights, "o-", label=method, markersize=3)
         panel.set(title=", ".join(case), xlabel="SNR", xscale="log", ylim=(0.95, 2.5))
+        levels = sorted({row["snr"] for row in table.rows})
+        panel.set_xticks(levels, [f"{snr:g}" for snr in levels])
+        panel.minorticks_off()
     axes[0].set_ylabel("RMSE / Bayes-optimal, mean over tissue parameters")
     axes[0].legend(fontsize=7)
 
