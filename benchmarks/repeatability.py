@@ -1,9 +1,9 @@
 """Repeatability: how much maps differ between two scans of the same head.
 
-Voxels of the populations of `msdki` and `ball_stick` are measured twice with the HCP and the short
-protocol (half as many as elsewhere); only the noise differs. Noise levels are known. Each scan is estimated by itself: the
-prior of ``gmvae`` is learnt anew. Methods: Gaussian least squares and Rician maximum likelihood
-(``lsq``), and ``gmvae``.
+Voxels of the populations of `msdki` and `ball_stick`, half as many as elsewhere, are measured
+twice with the HCP and the short protocol; only the noise differs. Noise levels are known. Each
+scan is estimated by itself: the prior of ``gmvae`` is learnt anew. Methods: Gaussian least squares
+and Rician maximum likelihood (``lsq``), and ``gmvae``.
 
 Table: within-voxel coefficient of variation by tissue and parameter, in %: root mean square over
 voxels of |x1 - x2| / sqrt(2), over the tissue's true mean. Medians over seeds. An estimator that
