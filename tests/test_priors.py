@@ -184,3 +184,11 @@ def test_an_anchor_keeps_its_place_and_learns_its_weight(generator):
     torch.testing.assert_close(prior.means[1], anchor)
     torch.testing.assert_close(prior.covariances[1], start.covariances[1])
     assert abs(prior.weights[1].item() - 0.25) < 0.01
+
+
+def test_narrowing_limits_every_axis_but_spares_what_is_fixed(prior):
+    narrow = prior.narrowed(0.4)
+    widths = torch.linalg.eigvalsh(narrow.covariances[:-1]).sqrt()
+    before = torch.linalg.eigvalsh(prior.covariances[:-1]).sqrt()
+    torch.testing.assert_close(widths, before.clamp(max=0.4))
+    torch.testing.assert_close(narrow.covariances[-1], prior.covariances[-1])

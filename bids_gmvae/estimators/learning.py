@@ -20,6 +20,9 @@ N_RELINEARISE = 2
 #: Shell averages: rounds of exact posteriors, most steps with each, and when to stop, nats per
 #: voxel. Few steps, because a potential holds near the component under which it was matched.
 N_ROUNDS, MAX_STEPS, TOLERANCE = 20, 8, 1e-4
+#: Components begin no wider than this. What spreads along a ridge of the likelihood is noise, not
+#: tissue, and a quadrature along a curved ridge is poor; true width is learnt in a few steps.
+MAX_START_SPREAD = 0.15
 #: Quadrature of wide components is uncertain by some hundredths of a nat per voxel; a loss beyond
 #: this means that the steps led further than the potentials hold.
 SLACK = 0.05
@@ -130,6 +133,7 @@ def _by_quadrature(
     progress: Progress,
 ) -> tuple[GaussianMixturePrior, list[float]]:
     """Integrate likelihood times component anew whenever the components have moved."""
+    prior = prior.narrowed(MAX_START_SPREAD)
     levels = [item.state.log_s0 for item in recognised]
     potentials = [
         recognition.under_each(problem, item, prior)

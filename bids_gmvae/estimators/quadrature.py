@@ -179,7 +179,7 @@ def integrate_s0_compiled(
     marginal(
         relative.contiguous().numpy(), voxel.numpy(), problem.data.contiguous().numpy(),
         problem.counts.numpy(), problem.sigma.contiguous().numpy(),
-        rician_cubics() if rician else rician_cubics()[:0], log_s0.contiguous().numpy(),
+        rician_cubics()[: None if rician else 0].numpy(), log_s0.contiguous().numpy(),
         N_S0_STEPS, MAX_S0_STEP, S0_TOLERANCE, out.numpy(),
     )  # fmt: skip
     return out

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from bids_gmvae.likelihoods import ASYMPTOTIC_SNR, Rician
 from bids_gmvae.signal_models.compiled import jit
@@ -17,12 +16,12 @@ RESOLUTION = 16
 
 
 @lru_cache(maxsize=1)
-def rician_cubics() -> NDArray[np.float64]:
+def rician_cubics() -> Tensor:
     """Give mean and variance of a Rician of unit noise as piecewise cubics of its SNR.
 
     Returns
     -------
-    array of shape (n_intervals, 8)
+    Tensor of shape (n_intervals, 8)
         Coefficients of the mean in the position within the interval, ascending, then those of
         the variance, up to `ASYMPTOTIC_SNR`.
     """
@@ -35,7 +34,7 @@ def rician_cubics() -> NDArray[np.float64]:
         into, out_of = slope[:-1] / RESOLUTION, slope[1:] / RESOLUTION
         rise = right - left
         columns += [left, into, 3 * rise - 2 * into - out_of, into + out_of - 2 * rise]
-    return torch.stack(columns, dim=1).numpy()
+    return torch.stack(columns, dim=1)
 
 
 @jit()

@@ -16,6 +16,8 @@ from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential,
 
 #: Gains below this (nats) do not move the posterior visibly.
 TOLERANCE = 0.02
+#: Most steps to the mode under one component, which quadrature then corrects.
+N_MODE_STEPS = 20
 #: A potential's mode lies at most so many spreads from where the likelihood was linearised.
 REACH = 3.0
 
@@ -44,8 +46,6 @@ class Recognition(ABC):
     name: ClassVar[str]
     #: Most steps of a refinement under the learnt prior.
     n_refine_steps: ClassVar[int]
-    #: Most steps to the mode under one component, which quadrature then corrects.
-    n_mode_steps: ClassVar[int]
 
     @abstractmethod
     def train(self, problems: Sequence[Problem], generator: torch.Generator) -> None:
@@ -108,25 +108,19 @@ class Recognition(ABC):
         component = torch.arange(shape[1], device=device).repeat(shape[0])
         part = problem.select(voxel)
         penalty = NormalPenalty(prior.means[component], prior.precisions[component])
-        start = self.start_under_each(recognised, prior).flatten(0, 1)
+        # Whatever the likelihood looks like around its own mode: the component's centre is inside.
         orientation = recognised.state.orientation
-        state = State(
-            recognised.state.log_s0[voxel], start,
+        start = State(
+            recognised.state.log_s0[voxel], prior.means[component],
             None if orientation is None else orientation[voxel],
         )  # fmt: skip
-        solution = solve(
-            part, state, penalty=penalty, tolerance=TOLERANCE, n_steps=self.n_mode_steps
-        )
+        solution = solve(part, start, penalty=penalty, tolerance=TOLERANCE, n_steps=N_MODE_STEPS)
         potential = recognise(part, solution).potential
         return Potential(
             potential.precision.unflatten(0, shape),
             potential.shift.unflatten(0, shape),
             potential.constant.unflatten(0, shape),
         )
-
-    def start_under_each(self, recognised: Recognised, prior: GaussianMixturePrior) -> Tensor:
-        """Start at the centre of each component, (n_voxels, n_components, n_latent)."""
-        return prior.means.expand(len(recognised.potential), -1, -1)
 
 
 def recognise(problem: Problem, solution: Solution) -> Recognised:

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from bids_gmvae.estimators.problem import Problem, State
 from bids_gmvae.estimators.recognition.base import Recognised, Recognition, recognise
-from bids_gmvae.estimators.solver import NormalPenalty, Solution, gauss_newton_step
+from bids_gmvae.estimators.solver import NormalPenalty, gauss_newton_step, solve
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior
 
 WIDTH, N_STEPS = 64, 2
 N_EPOCHS, BATCH, LEARNING_RATE = 10, 512, 3e-3
+#: It only has to guess: more voxels than this do not make it guess better.
+N_TRAINING = 3_000
 #: Degrees of the Legendre moments that describe a shell in the voxel's own frame.
 DEGREES = (0, 2, 4, 6)
 #: Guesses stay within this many spreads of the centre.
@@ -32,7 +34,6 @@ class Network(Recognition):
 
     name = "network"
     n_refine_steps = N_STEPS
-    n_mode_steps = N_STEPS
 
     def __init__(self) -> None:
         self.encoder: nn.Module | None = None
@@ -40,6 +41,11 @@ class Network(Recognition):
 
     def train(self, problems: Sequence[Problem], generator: torch.Generator) -> None:
         """Maximise the evidence lower bound of all voxels."""
+        total = sum(len(problem) for problem in problems)
+        problems = [
+            problem.select(_draw(len(problem), N_TRAINING / total, generator))
+            for problem in problems
+        ]
         inputs = [features(problem, problem.start()) for problem in problems]
         widths = {rows.shape[1] for rows in inputs}
         if len(widths) > 1:
@@ -75,10 +81,11 @@ class Network(Recognition):
     def first(self, problem: Problem) -> Recognised:
         """Guess, take two Gauss-Newton steps, and linearise."""
         with torch.no_grad():
-            state, _ = self._modes(problem)
-            linear = problem.linearise(state)
-        converged = torch.isfinite(linear.log_likelihood)
-        return recognise(problem, Solution(state, linear, converged))
+            guess, penalty = self._guess(problem)
+            solution = solve(problem, guess, penalty=penalty, tolerance=0.0, n_steps=N_STEPS)
+        # The number of layers is fixed: what they give is the result, if it is a number.
+        converged = torch.isfinite(solution.linearisation.log_likelihood)
+        return recognise(problem, replace(solution, converged=converged))
 
     def refine(
         self,
@@ -89,25 +96,23 @@ class Network(Recognition):
     ) -> Recognised:
         """Take two further steps, under the component that explains the voxel best."""
         refined = super().refine(problem, recognised, posterior, prior)
-        # The number of layers is fixed: what they give is the result, if it is a number.
         return replace(refined, converged=torch.isfinite(refined.potential.constant))
 
-    def start_under_each(self, recognised: Recognised, prior: GaussianMixturePrior) -> Tensor:
-        """Start where each component meets the guess, (n_voxels, n_components, n_latent)."""
-        return prior.posterior(recognised.potential).means
-
     def _modes(self, problem: Problem) -> tuple[State, NormalPenalty]:
+        """Unroll the steps so that they can be differentiated."""
+        state, penalty = self._guess(problem)
+        for _ in range(N_STEPS):
+            state = gauss_newton_step(problem, state, penalty)
+        return state, penalty
+
+    def _guess(self, problem: Problem) -> tuple[State, NormalPenalty]:
         encoder = self._trained()
         start = problem.start()
         inputs = (features(problem, start) - self.centre.to(problem.data)) / self.scale.to(
             problem.data
         )
         guess = GUESS_RANGE * torch.tanh(encoder.to(inputs)(inputs) / GUESS_RANGE)
-        state = State(start.log_s0, guess, start.orientation)
-        penalty = NormalPenalty.standard(guess)
-        for _ in range(N_STEPS):
-            state = gauss_newton_step(problem, state, penalty)
-        return state, penalty
+        return State(start.log_s0, guess, start.orientation), NormalPenalty.standard(guess)
 
     def _trained(self) -> nn.Module:
         if self.encoder is None:
@@ -163,6 +168,12 @@ def features(problem: Problem, start: State) -> Tensor:
         means = moments[0]
     noise = (problem.sigma[:, None] / level).clamp(1e-4, 10.0)
     return torch.cat([*moments, torch.log(means.clamp(min=1e-3)), torch.log(noise)], dim=1)
+
+
+def _draw(n: int, share: float, generator: torch.Generator) -> Tensor:
+    """Draw at most a share of ``n`` voxels, in their order."""
+    chosen = torch.randperm(n, generator=generator)[: max(1, round(min(share, 1.0) * n))]
+    return chosen.sort().values
 
 
 def _elbo(problem: Problem, state: State, penalty: NormalPenalty) -> Tensor:

@@ -17,7 +17,6 @@ class Newton(Recognition):
 
     name = "newton"
     n_refine_steps = 20
-    n_mode_steps = 20
 
     def train(self, problems: Sequence[Problem], generator: torch.Generator) -> None:
         """Learn nothing."""

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from bids_gmvae.signal_models.compiled import jit
 
 
 @jit()
 def combine(  # type: ignore[no-untyped-def]
     precision, shift, constant, prior_precision, pull, offset,
-    responsibilities, means, covariances, log_evidence,
+    responsibilities, means, covariances, log_evidence, scratch,
 ):  # fmt: skip
-    """Combine potentials with the components of a mixture, like `priors.combine_tensors`.
+    """Combine potentials with the components of a mixture, like `combine_tensors`.
 
     Parameters
     ----------
@@ -29,10 +27,12 @@ def combine(  # type: ignore[no-untyped-def]
         What of the log joint probability depends on the component alone.
     responsibilities, means, covariances, log_evidence : array
         Written; see `MixturePosterior`.
+    scratch : array of shape (2 n_latent + 1, n_latent)
+        Room to compute in.
     """
     n_voxels, n_components, n = means.shape
     own = precision.shape[1]
-    root, inverse, white = np.empty((n, n)), np.empty((n, n)), np.empty(n)
+    root, inverse, white = scratch[:n], scratch[n : 2 * n], scratch[2 * n]
     for v in range(n_voxels):
         highest = -math.inf
         for k in range(n_components):

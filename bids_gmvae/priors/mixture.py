@@ -1,9 +1,7 @@
 """The population prior: a learnt Gaussian mixture on the latents, and its closed-form posterior.
 
-The data of a voxel enter as a Gaussian potential on the latents. Combining it with the mixture
-is then exact: every component has a normal posterior, an evidence and a responsibility, and the
-prior is learnt by expectation-maximisation whose statistics add up over voxels, runs and
-subjects.
+Every component has a normal posterior, an evidence and a responsibility, and the prior is learnt
+by expectation-maximisation whose statistics add up over voxels, runs and subjects.
 """
 
 from __future__ import annotations
@@ -14,6 +12,9 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from bids_gmvae.priors.combine import combine_compiled, combine_tensors
+from bids_gmvae.priors.potentials import MixturePosterior, Potential, Statistics, invert
+
 #: Weak inverse-Wishart prior on component covariances, in spreads of the broad population.
 COVARIANCE_SCALE, COVARIANCE_WEIGHT = 0.15, 8.0
 #: Dirichlet pseudo-count of each component.
@@ -22,112 +23,6 @@ WEIGHT_COUNT = 0.5
 ANCHOR_SPREAD = 0.03
 #: The broad component starts with this weight and never falls below the floor.
 BROAD_START, BROAD_FLOOR = 0.02, 1e-3
-
-
-@dataclass(frozen=True, eq=False)
-class Potential:
-    """Gaussian summary of each voxel's likelihood, with S0 and orientation profiled out.
-
-    One for all components, or one for each: then there is an axis of components behind the
-    voxels.
-
-    Attributes
-    ----------
-    precision : Tensor of shape (n_voxels, [n_components,] n_latent, n_latent)
-        Information about the latents.
-    shift : Tensor of shape (n_voxels, [n_components,] n_latent)
-        Precision times mode.
-    constant : Tensor of shape (n_voxels, [n_components])
-        Log-likelihood at the origin of the quadratic form, nats.
-    """
-
-    precision: Tensor
-    shift: Tensor
-    constant: Tensor
-
-    def __len__(self) -> int:
-        return len(self.shift)
-
-    def by_component(self, n_components: int) -> Potential:
-        """Give the same with an axis of components."""
-        if self.constant.dim() == 2:
-            return self
-        return Potential(
-            self.precision[:, None].expand(-1, n_components, -1, -1),
-            self.shift[:, None].expand(-1, n_components, -1),
-            self.constant[:, None].expand(-1, n_components),
-        )
-
-    def select(self, voxels: Tensor) -> Potential:
-        """Keep some voxels."""
-        return Potential(self.precision[voxels], self.shift[voxels], self.constant[voxels])
-
-
-@dataclass(frozen=True, eq=False)
-class MixturePosterior:
-    """Posterior of the latents of each voxel: one normal per component.
-
-    Attributes
-    ----------
-    responsibilities : Tensor of shape (n_voxels, n_components)
-        Probability of each component.
-    means : Tensor of shape (n_voxels, n_components, n_latent)
-    covariances : Tensor of shape (n_voxels, n_components, n_latent, n_latent)
-    log_evidence : Tensor of shape (n_voxels,)
-        Log-probability of the voxel's data, nats.
-    """
-
-    responsibilities: Tensor
-    means: Tensor
-    covariances: Tensor
-    log_evidence: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Statistics:
-    """What a set of voxels contributes to the next prior; contributions add up.
-
-    Attributes
-    ----------
-    counts : Tensor of shape (n_components,)
-    first : Tensor of shape (n_components, n_latent)
-        Sum of posterior means, weighted by responsibility.
-    second : Tensor of shape (n_components, n_latent, n_latent)
-        Sum of posterior second moments, weighted likewise.
-    log_evidence : Tensor, scalar
-        Sum over voxels.
-    n_voxels : int
-    """
-
-    counts: Tensor
-    first: Tensor
-    second: Tensor
-    log_evidence: Tensor
-    n_voxels: int
-
-    def __add__(self, other: Statistics) -> Statistics:
-        return Statistics(
-            self.counts + other.counts,
-            self.first + other.first,
-            self.second + other.second,
-            self.log_evidence + other.log_evidence,
-            self.n_voxels + other.n_voxels,
-        )
-
-    @classmethod
-    def of(cls, posterior: MixturePosterior) -> Statistics:
-        """Sum over the voxels of a posterior."""
-        weight = posterior.responsibilities
-        spread = posterior.covariances + (
-            posterior.means[..., :, None] * posterior.means[..., None, :]
-        )
-        return cls(
-            counts=weight.sum(dim=0),
-            first=torch.einsum("vk,vkp->kp", weight, posterior.means),
-            second=torch.einsum("vk,vkpq->kpq", weight, spread),
-            log_evidence=posterior.log_evidence.sum(),
-            n_voxels=len(weight),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,6 +152,13 @@ class GaussianMixturePrior:
             covariances=torch.where(self.fixed[:, None, None], self.covariances, covariances),
         )
 
+    def narrowed(self, spread: float) -> GaussianMixturePrior:
+        """Limit the sd of the components that learn, along each of their axes."""
+        values, vectors = torch.linalg.eigh(self.covariances)
+        limited = (vectors * values.clamp(max=spread**2)[:, None]) @ vectors.transpose(1, 2)
+        keep = self.fixed[:, None, None]
+        return replace(self, covariances=torch.where(keep, self.covariances, limited))
+
     def sorted(self) -> GaussianMixturePrior:
         """Order the tissue components by the mean of the first latent."""
         order = torch.argsort(self.means[:-1, 0])
@@ -274,57 +176,6 @@ class GaussianMixturePrior:
         moved = {part.name: getattr(self, part.name) for part in fields(self)}
         moved = {name: tensor.to(like) for name, tensor in moved.items() if name != "fixed"}
         return GaussianMixturePrior(**moved, fixed=self.fixed.to(like.device))
-
-
-def combine_tensors(
-    potential: Potential, precisions: Tensor, pull: Tensor, offset: Tensor
-) -> MixturePosterior:
-    """Combine potentials with normal components, on any device.
-
-    Parameters
-    ----------
-    potential : Potential
-        Of n_voxels.
-    precisions : Tensor of shape (n_components, n_latent, n_latent)
-        Inverse covariances of the components.
-    pull : Tensor of shape (n_components, n_latent)
-        Precision times mean of each.
-    offset : Tensor of shape (n_components,)
-        What of the log joint probability depends on the component alone.
-    """
-    potential = potential.by_component(len(offset))
-    covariances, log_det_precision = invert(potential.precision + precisions)
-    shift = potential.shift + pull
-    means = torch.einsum("vkpq,vkq->vkp", covariances, shift)
-    log_joint = (
-        potential.constant + offset - log_det_precision / 2 + (shift * means).sum(dim=-1) / 2
-    )
-    log_evidence = torch.logsumexp(log_joint, dim=1)
-    responsibilities = torch.exp(log_joint - log_evidence[:, None])
-    return MixturePosterior(responsibilities, means, covariances, log_evidence)
-
-
-def combine_compiled(
-    potential: Potential, precisions: Tensor, pull: Tensor, offset: Tensor
-) -> MixturePosterior:
-    """Do the same as `combine_tensors`, faster, on the CPU in double precision."""
-    from bids_gmvae.priors_compiled import combine
-
-    if potential.constant.dim() == 1:
-        potential = potential.by_component(1)
-    n_voxels, (n_components, n_latent) = len(potential), pull.shape
-    given = (potential.precision, potential.shift, potential.constant, precisions, pull, offset)
-    posterior = MixturePosterior(
-        responsibilities=pull.new_empty(n_voxels, n_components),
-        means=pull.new_empty(n_voxels, n_components, n_latent),
-        covariances=pull.new_empty(n_voxels, n_components, n_latent, n_latent),
-        log_evidence=pull.new_empty(n_voxels),
-    )
-    combine(
-        *(tensor.contiguous().numpy() for tensor in given),
-        *(getattr(posterior, part.name).numpy() for part in fields(posterior)),
-    )
-    return posterior
 
 
 def learn(
@@ -375,36 +226,3 @@ def spread_centres(points: Tensor, n: int, generator: torch.Generator) -> Tensor
             continue
         chosen.append(int(torch.multinomial(nearest.cpu(), 1, generator=generator)))
     return points[chosen]
-
-
-def invert(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Invert many small positive definite matrices at once.
-
-    Parameters
-    ----------
-    matrices : Tensor of shape (..., n, n)
-        Symmetric positive definite; n is a handful.
-
-    Returns
-    -------
-    inverse : Tensor of shape (..., n, n)
-    log_determinant : Tensor of shape (...)
-
-    Notes
-    -----
-    Gauss-Jordan sweeps, element by element over the batch: for matrices of this size some
-    fifty times faster than the batched LAPACK call.
-    """
-    swept = matrices
-    log_determinant = torch.zeros_like(matrices[..., 0, 0])
-    n = matrices.shape[-1]
-    for k in range(n):
-        pivot = swept[..., k, k]
-        log_determinant = log_determinant + torch.log(pivot)
-        row = swept[..., k, :] / pivot[..., None]
-        column = swept[..., :, k]
-        swept = swept - column[..., :, None] * row[..., None, :]
-        swept[..., k, :] = row
-        swept[..., :, k] = row
-        swept[..., k, k] = -1 / pivot
-    return -swept, log_determinant
