@@ -172,7 +172,10 @@ class Problem:
         return at_hand and self.signal_model.compiled() is not None
 
     def start(self) -> State:
-        """Start from the broad population's centre, the b0 mean and the axis of least decay."""
+        """Start from the b0 mean, the axis of least decay, and the model's guess.
+
+        Without a guess the latents start at the centre of the broad population.
+        """
         lowest = self.acquisition.bvals <= self.acquisition.bvals.min() + 1e-6
         if "echo_times" in self.signal_model.requires:
             lowest = lowest & (
@@ -183,7 +186,16 @@ class Problem:
         if self.noise_model == "rician":
             level = torch.maximum(invert_rician_mean(level, self.sigma), 0.1 * self.sigma)
         tiny = torch.finfo(level.dtype).tiny
+        guess = None
+        if self.averaged:
+            # Magnitudes below the noise floor say little, but must not vanish in a logarithm.
+            noise = self.sigma[:, None] if self.noise_model == "rician" else 0.0
+            signals = (self.data**2 - noise**2).clamp(min=1e-2 * self.sigma[:, None] ** 2).sqrt()
+            guess = self.signal_model.guess(signals, self.counts, self.acquisition)
         z = self.data.new_zeros(len(self), self.n_parameters)
+        if guess is not None:
+            lower, upper = self.signal_model.latent_range(z)
+            z = self.signal_model.to_real(guess).clamp(lower, upper)
         orientation = self._axis_of_least_decay() if self.signal_model.directional else None
         return State(torch.log(level.clamp(min=tiny)), z, orientation)
 

@@ -239,6 +239,25 @@ class SignalModel(ABC):
         """
         return {}
 
+    def guess(self, signals: Tensor, counts: Tensor, acquisition: Acquisition) -> Tensor | None:
+        """Guess the parameters in closed form, so that the search starts near its end.
+
+        Parameters
+        ----------
+        signals : Tensor of shape (n_voxels, n_shells)
+            Shell means, positive, any unit.
+        counts : Tensor of shape (n_shells,)
+            Measurements per shell.
+        acquisition : Acquisition
+            Settings of the shells.
+
+        Returns
+        -------
+        Tensor of shape (n_voxels, n_parameters) or None
+            Values within the bounds. None by default: the search starts at the centre.
+        """
+        return None
+
     def derivatives(
         self, values: Tensor, acquisition: Acquisition, orientation: Tensor
     ) -> Derivatives | None:

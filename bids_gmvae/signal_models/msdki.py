@@ -49,6 +49,31 @@ class MSDKI(SignalModel):
         decay = acquisition.bvals * diffusivity
         return torch.exp(-decay * (1 - decay * torch.minimum(kurtosis, limit) / 6))
 
+    def guess(self, signals: Tensor, counts: Tensor, acquisition: Acquisition) -> Tensor:
+        """Fit a parabola to the logarithm, weighted as its noise demands."""
+        b = acquisition.bvals / acquisition.bvals.max()
+        weights = counts * signals**2
+        weights = weights / weights.sum(dim=1, keepdim=True)
+
+        def centred(x: Tensor) -> Tensor:
+            return x - (weights * x).sum(dim=1, keepdim=True)
+
+        log_signal, linear, square = centred(torch.log(signals)), centred(b), centred(b**2)
+        ll, ls, ss, ly, sy = (
+            (weights * x * y).sum(dim=1)
+            for x, y in (
+                (linear, linear), (linear, square), (square, square),
+                (linear, log_signal), (square, log_signal),
+            )
+        )  # fmt: skip
+        determinant = (ll * ss - ls**2).clamp(min=1e-12)
+        slope = (ss * ly - ls * sy) / determinant
+        bend = (ll * sy - ls * ly) / determinant
+        decay = (-slope).clamp(1e-4 * acquisition.bvals.max(), 3.5e-3 * acquisition.bvals.max())
+        # Below the limit, from which no slope would lead back.
+        kurtosis = torch.minimum((6 * bend / decay**2).clamp(-0.3, 2.5), 0.9 * 6 / decay)
+        return torch.stack([decay / acquisition.bvals.max(), kurtosis], dim=-1)
+
     def compiled(self) -> Any:
         """Give the equation compiled."""
         from bids_gmvae.signal_models.compiled import msdki

@@ -49,3 +49,16 @@ def test_kurtosis_beyond_its_limit_keeps_the_last_signal_at_1():
 def test_one_shell_is_refused_with_its_b_value():
     with pytest.raises(AcquisitionError, match="two shells with b > 0, the run has: 1000"):
         MSDKI().check(Acquisition(bvals=torch.tensor([0.0, 990.0, 1010.0])))
+
+
+def test_the_guess_is_exact_without_noise_and_stays_within_the_limit_with_it():
+    model = MSDKI()
+    bvals = torch.tensor([0.0, 1000.0, 2000.0, 3000.0], dtype=torch.float64)
+    acquisition = Acquisition(bvals=bvals)
+    values = torch.tensor([[0.9e-3, 1.0], [1.0e-3, 0.6], [2.0e-3, 0.1]], dtype=torch.float64)
+    counts = torch.tensor([2.0, 10.0, 10.0, 10.0], dtype=torch.float64)
+    guess = model.guess(500 * model(values, acquisition), counts, acquisition)
+    torch.testing.assert_close(guess, values, rtol=1e-6, atol=0)
+    noise = torch.rand(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    diffusivity, kurtosis = model.guess(noise + 0.01, counts, acquisition).unbind(-1)
+    assert (kurtosis < 6 / (3000 * diffusivity)).all()
