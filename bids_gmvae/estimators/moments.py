@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,16 @@ def moments(mixture: MixturePosterior, signal_model: SignalModel) -> tuple[Tenso
         Physical units.
     """
     nodes, weights = hermite_rule(N_NODES, mixture.means)
-    spread = mixture.covariances.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+    spread = _spread(mixture)
+    if _is_compiled(mixture.means):
+        from bids_gmvae.estimators.compiled.moments import sum_moments, tabulate
+
+        mean, std = torch.empty_like(mixture.means[:, 0]), torch.empty_like(mixture.means[:, 0])
+        sum_moments(
+            *_arrays(mixture.responsibilities, mixture.means, spread),
+            tabulate(signal_model.parameters), *_arrays(nodes, weights, mean, std),
+        )  # fmt: skip
+        return mean, std
     mean = torch.zeros_like(mixture.means[:, 0])
     square = torch.zeros_like(mean)
     # Values are centred before they are squared: D ~ 1e-3 would lose digits otherwise.
@@ -53,25 +63,62 @@ def quantiles(mixture: MixturePosterior, signal_model: SignalModel) -> Tensor:
     Bijections carry quantiles over, so the search is in the latents: Newton steps on the
     distribution function, halving the bracket where they leave it.
     """
-    weights = mixture.responsibilities[..., None]
-    spread = mixture.covariances.diagonal(dim1=-2, dim2=-1).clamp(min=1e-24).sqrt()
+    search = _search_compiled if _is_compiled(mixture.means) else _search
+    latents = torch.stack([search(mixture, probability) for probability in CENTRAL], dim=-2)
+    return signal_model.to_physical(latents).transpose(-1, -2)
+
+
+def _search_compiled(mixture: MixturePosterior, probability: float) -> Tensor:
+    from bids_gmvae.estimators.compiled.moments import search_quantiles
+
+    found = torch.empty_like(mixture.means[:, 0])
+    rows = _arrays(mixture.responsibilities, mixture.means, _spread(mixture))
+    search_quantiles(*rows, probability, found.numpy())
+    return found
+
+
+def _search(mixture: MixturePosterior, probability: float) -> Tensor:
+    """Find the latents (n_voxels, n_parameters) that have so much probability below them."""
+    weights, spread = mixture.responsibilities[..., None], _spread(mixture)
     mean = (weights * mixture.means).sum(dim=1)
     second = (weights * (mixture.means**2 + spread**2)).sum(dim=1)
     width = (second - mean**2).clamp(min=0).sqrt()
-    ends = []
-    for probability, side in zip(CENTRAL, (-1.0, 1.0), strict=True):
-        # By Cantelli's inequality neither end is further from the mean.
-        low, high = mean - 2.5 * width, mean + 2.5 * width
-        z = mean + side * width
-        for _ in range(N_QUANTILE_STEPS):
-            standard = (z[:, None] - mixture.means) / spread
-            excess = (weights * torch.special.ndtr(standard)).sum(dim=1) - probability
-            density = (weights * torch.exp(-(standard**2) / 2) / spread).sum(dim=1) * NORMAL
-            low, high = torch.where(excess < 0, z, low), torch.where(excess < 0, high, z)
-            step = z - excess / density.clamp(min=1e-12)
-            z = torch.where((step > low) & (step < high), step, (low + high) / 2)
-        ends.append(signal_model.to_physical(z))
-    return torch.stack(ends, dim=-1)
+    # By Cantelli's inequality neither end is further from the mean.
+    low, high = mean - 2.5 * width, mean + 2.5 * width
+    z = mean - width if probability < 0.5 else mean + width
+    for _ in range(N_QUANTILE_STEPS):
+        standard = (z[:, None] - mixture.means) / spread
+        excess = (weights * torch.special.ndtr(standard)).sum(dim=1) - probability
+        density = (weights * torch.exp(-(standard**2) / 2) / spread).sum(dim=1) * NORMAL
+        low, high = torch.where(excess < 0, z, low), torch.where(excess < 0, high, z)
+        step = z - excess / density.clamp(min=1e-12)
+        z = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
+    return z
+
+
+def _spread(mixture: MixturePosterior) -> Tensor:
+    return mixture.covariances.diagonal(dim1=-2, dim2=-1).clamp(min=1e-24).sqrt()
+
+
+def _is_compiled(like: Tensor) -> bool:
+    """Tell whether compiled code may take over: on the CPU."""
+    return like.device.type == "cpu" and like.dtype == torch.float64
+
+
+def _arrays(*tensors: Tensor) -> list[Any]:
+    return [tensor.contiguous().numpy() for tensor in tensors]
+
+
+def _to_physical(latents: Tensor, signal_model: SignalModel) -> Tensor:
+    """Do what `SignalModel.to_physical` does, faster where compiled code may take over."""
+    if not _is_compiled(latents):
+        return signal_model.to_physical(latents)
+    from bids_gmvae.estimators.compiled.moments import convert, tabulate
+
+    values = torch.empty_like(latents)
+    rows = _arrays(latents.flatten(0, -2), values.flatten(0, -2))
+    convert(rows[0], tabulate(signal_model.parameters), rows[1])
+    return values
 
 
 def derived_moments(
@@ -92,7 +139,7 @@ def derived_moments(
     sums: dict[Parameter, tuple[Tensor, Tensor]] = {}
     for axis in range(n):
         for sign in (1.0, -1.0):
-            points = signal_model.to_physical(mixture.means + sign * root[..., axis])
+            points = _to_physical(mixture.means + sign * root[..., axis], signal_model)
             for parameter, value in signal_model.derived(points).items():
                 weight = mixture.responsibilities / (2 * n)
                 scaled = value / parameter.center

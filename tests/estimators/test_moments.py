@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from bids_gmvae.estimators.moments import draw, moments, quantiles
+from bids_gmvae.estimators import moments as module
+from bids_gmvae.estimators.moments import derived_moments, draw, moments, quantiles
 from bids_gmvae.priors import MixturePosterior
-from bids_gmvae.signal_models import get_signal_model
+from bids_gmvae.signal_models import SIGNAL_MODELS, get_signal_model
 
 F64 = torch.float64
 MODEL = get_signal_model("ball_stick")
@@ -39,3 +40,22 @@ def test_the_central_interval_holds_the_middle_of_many_draws(mixture, samples):
     for end, probability in enumerate((0.158655, 0.841345)):
         below = (samples < interval[..., end, None]).double().mean(-1)
         assert (below - probability).abs().max() < 0.012
+
+
+@pytest.mark.parametrize("name", SIGNAL_MODELS)
+def test_compiled_code_gives_what_torch_gives(mixture, monkeypatch, name):
+    model = SIGNAL_MODELS[name]()
+    n = len(model.parameters)
+    mixture = MixturePosterior(
+        mixture.responsibilities, mixture.means[..., :n], mixture.covariances[..., :n, :n],
+        mixture.log_evidence,
+    )  # fmt: skip
+    functions = (moments, quantiles, derived_moments)
+    compiled = [function(mixture, model) for function in functions]
+    monkeypatch.setattr(module, "_is_compiled", lambda like: False)
+    slow = [function(mixture, model) for function in functions]
+    torch.testing.assert_close(compiled[0], slow[0], rtol=1e-4, atol=0)
+    torch.testing.assert_close(compiled[1], slow[1], rtol=1e-4, atol=0)
+    assert compiled[2].keys() == slow[2].keys()
+    for parameter, pair in slow[2].items():
+        torch.testing.assert_close(compiled[2][parameter], pair, rtol=1e-4, atol=0)
