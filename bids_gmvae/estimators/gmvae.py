@@ -77,7 +77,7 @@ class GMVAEFit(Fit):
         else:
             mixture = prior.posterior(recognised.potential)
             recognised = self.recognition.refine(problem, recognised, mixture, prior)
-            potential = recognised.potential
+            potential, recognised = self.recognition.with_rival(problem, recognised, prior)
         mixture = prior.posterior(potential)
         if problem.averaged:
             recognised = self.recognition.refine(problem, recognised, mixture, prior)

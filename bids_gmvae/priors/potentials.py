@@ -46,6 +46,22 @@ class Potential:
         """Keep some voxels."""
         return Potential(self.precision[voxels], self.shift[voxels], self.constant[voxels])
 
+    def where(self, chosen: Tensor, other: Potential) -> Potential:
+        """Take ``self`` where ``chosen`` (n_voxels, [n_components]), ``other`` elsewhere."""
+        return Potential(
+            torch.where(chosen[..., None, None], self.precision, other.precision),
+            torch.where(chosen[..., None], self.shift, other.shift),
+            torch.where(chosen, self.constant, other.constant),
+        )
+
+    def put(self, voxels: Tensor, part: Potential) -> Potential:
+        """Give a copy in which the rows at ``voxels`` are replaced by ``part``."""
+        return Potential(
+            self.precision.index_copy(0, voxels, part.precision),
+            self.shift.index_copy(0, voxels, part.shift),
+            self.constant.index_copy(0, voxels, part.constant),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class MixturePosterior:

@@ -50,6 +50,9 @@ class BallStick(SignalModel):
         ),
     )  # fmt: skip
 
+    #: In vivo, a fast stick in slow water and a slow stick in fast water look much alike.
+    rival = (0.4, 0.5e-3, 1.2e-3)
+
     def signal(
         self,
         acquisition: Acquisition,

@@ -194,6 +194,8 @@ class SignalModel(ABC):
     parameters: ClassVar[tuple[Parameter, ...]]
     #: Values of free water at body temperature, for a component that anchors it; if it has any.
     free_water: ClassVar[tuple[float, ...] | None] = None
+    #: Values near which the likelihood may have a second mode, if it is known to have two.
+    rival: ClassVar[tuple[float, ...] | None] = None
     #: Whether the signal depends on a fibre orientation; if not, shells are averaged.
     directional: ClassVar[bool] = False
 

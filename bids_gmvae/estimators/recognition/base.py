@@ -18,6 +18,8 @@ from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential,
 TOLERANCE = 0.02
 #: Most steps to the mode under one component, which quadrature then corrects.
 N_MODE_STEPS = 20
+#: Modes further apart than this, in spreads of the broad population, are two.
+APART = 0.3
 #: A potential's mode lies at most so many spreads from where the likelihood was linearised.
 REACH = 3.0
 
@@ -82,6 +84,66 @@ class Recognition(ABC):
             problem, start, penalty=penalty, tolerance=TOLERANCE, n_steps=self.n_refine_steps
         )
         return recognise(problem, solution)
+
+    def with_rival(
+        self, problem: Problem, recognised: Recognised, prior: GaussianMixturePrior
+    ) -> tuple[Potential, Recognised]:
+        """Look for a second mode, and let every component take the one that suits it.
+
+        Parameters
+        ----------
+        problem : Problem
+            The data.
+        recognised : Recognised
+            What `refine` gave.
+        prior : GaussianMixturePrior
+            Its components.
+
+        Returns
+        -------
+        potential : Potential
+            With an axis of components, if any voxel has two modes.
+        recognised : Recognised
+            The mode of the most probable component.
+        """
+        rival = problem.signal_model.rival
+        here = recognised.state
+        if rival is None:
+            return recognised.potential, recognised
+        values = torch.tensor(rival, dtype=torch.float64)
+        start = problem.signal_model.to_real(values).to(here.z).expand_as(here.z)
+        penalty = NormalPenalty.standard(here.z)
+        found = solve(
+            problem, State(here.log_s0, start, here.orientation), penalty=penalty,
+            tolerance=TOLERANCE,
+        )  # fmt: skip
+        apart = (found.state.z - here.z).abs().amax(dim=1) > APART
+        voxels = torch.nonzero(apart & found.converged & recognised.converged)[:, 0]
+        if len(voxels) == 0:
+            return recognised.potential, recognised
+        part = problem.select(voxels)
+        own = recognised.potential.select(voxels)
+        # Only the rows of these voxels are looked at again.
+        other = recognise(problem, found)
+        other = Recognised(
+            other.potential.select(voxels), other.state[voxels], other.converged[voxels]
+        )
+        other = self.refine(part, other, prior.posterior(other.potential), prior)
+        joint, rival_joint = (
+            torch.log(item.responsibilities) + item.log_evidence[:, None]
+            for item in (prior.posterior(own), prior.posterior(other.potential))
+        )
+        n_components = joint.shape[1]
+        better = rival_joint > joint
+        chosen = other.potential.by_component(n_components).where(
+            better, own.by_component(n_components)
+        )
+        wins = rival_joint.amax(dim=1) > joint.amax(dim=1)
+        state = here.put(voxels, other.state.where(wins, here[voxels]))
+        return (
+            recognised.potential.by_component(n_components).put(voxels, chosen),
+            Recognised(recognised.potential, state, recognised.converged),
+        )
 
     def under_each(
         self, problem: Problem, recognised: Recognised, prior: GaussianMixturePrior
