@@ -37,8 +37,7 @@ def cover(population: str, scheme: str, snr: float, seed: int, n_voxels: int) ->
     sample = draw_sample(population, scheme, snr, n_voxels=n_voxels, seed=seed)
     methods = {
         "lsq": estimate("lsq", sample),
-        "gmvae newton": estimate("gmvae", sample, recognition="newton"),
-        "gmvae network": estimate("gmvae", sample, recognition="network"),
+        "gmvae": estimate("gmvae", sample),
     }
     return [row for name, posterior in methods.items() for row in scores(name, posterior, sample)]
 
