@@ -86,8 +86,7 @@ def tasks(effort: Effort) -> list[Task]:
         cases = [("msdki_paper", "short", 20, "stroke"), ("msdki", "short", 20, "faint")]
         heads = [("ball_stick", "multishell", 20, 1)]
     else:
-        levels = {"msdki_paper": [("hcp", 20), ("short", 20), ("short", 10)]}
-        levels["msdki"] = levels["msdki_paper"][:2]
+        levels = {"msdki_paper": [("short", 20)], "msdki": [("hcp", 20), ("short", 20)]}
         cases = [
             (population, scheme, snr, lesion)
             for population, lesions in LESIONS.items()
@@ -97,7 +96,6 @@ def tasks(effort: Effort) -> list[Task]:
         heads = [
             ("ball_stick", "hcp", 20, 4),
             ("ball_stick", "hcp", 10, 4),
-            ("ball_stick", "multishell", 20, 4),
         ]
     seeds = range(effort.n_seeds)
     fields = ("population", "scheme", "snr", "lesion")

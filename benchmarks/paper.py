@@ -50,7 +50,7 @@ def tasks(effort: Effort) -> list[Task]:
         fit,
         effort,
         settings={"n_voxels": effort.n_voxels, "n_epochs": 10 if effort.quick else 100},
-        snr=(50,) if effort.quick else (20, 50),
+        snr=(50,),
         method=(*NETWORKS, "gmvae", ORACLE),
     )
 
