@@ -18,7 +18,7 @@ _FOLDER = Path(__file__).parents[1] / "signal_models"
 
 #: A signal model is in the file that bears its name.
 SIGNAL_MODELS = tuple(
-    sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem not in ("__init__", "base"))
+    sorted({path.stem for path in _FOLDER.glob("*.py")} - {"__init__", "base", "compiled"})
 )
 ESTIMATORS = ("gmvae", "lsq", "mlp", "vae_unig", "vae_gmm")
 

@@ -16,8 +16,10 @@ from bids_gmvae.estimators.moments import hermite_rule
 from bids_gmvae.estimators.problem import Problem
 from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential, invert
 
-#: Nodes per latent; the grid sits on the component's current posterior.
-N_NODES = 4
+#: Nodes per latent, for up to two latents and for more; the grid sits on the component's posterior.
+N_NODES, N_NODES_MANY = 4, 3
+#: Predictions held at once.
+BLOCK_NUMBERS = 1_000_000
 #: Newton steps in log S0 at a node: at most so many, so long, until one gains less (nats).
 N_S0_STEPS, MAX_S0_STEP, S0_TOLERANCE = 6, 0.5, 0.01
 #: Components less probable than this keep the potential they have. A potential that was never
@@ -100,8 +102,8 @@ def _integrate(
     precision: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Give log-evidence, mean and covariance of likelihood times component, by row."""
-    nodes, weights = hermite_rule(N_NODES, mean)
     n_latent = mean.shape[1]
+    nodes, weights = hermite_rule(N_NODES if n_latent <= 2 else N_NODES_MANY, mean)
     grid = torch.cartesian_prod(*[nodes] * n_latent).reshape(-1, n_latent)
     log_weights = torch.log(torch.cartesian_prod(*[weights] * n_latent).reshape(-1, n_latent)).sum(
         dim=1
@@ -143,10 +145,14 @@ def marginal_likelihood(problem: Problem, voxel: Tensor, log_s0: Tensor, points:
         Log-likelihood, nats.
     """
     model = problem.signal_model
-    relative = model(model.to_physical(points), problem.acquisition)
-    compiled = relative.device.type == "cpu" and relative.dtype == torch.float64
+    compiled = points.device.type == "cpu" and points.dtype == torch.float64
     integrate = integrate_s0_compiled if compiled else integrate_s0
-    return integrate(problem, voxel, log_s0, relative)
+    size = max(1, BLOCK_NUMBERS // (points.shape[1] * len(problem.acquisition)))
+    parts = [
+        integrate(problem, rows, log_s0, model(model.to_physical(block), problem.acquisition))
+        for rows, block in zip(voxel.split(size), points.split(size), strict=True)
+    ]
+    return torch.cat(parts) if parts else points.new_zeros(points.shape[:2])
 
 
 def integrate_s0(problem: Problem, voxel: Tensor, log_s0: Tensor, relative: Tensor) -> Tensor:

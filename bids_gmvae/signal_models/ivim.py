@@ -35,7 +35,7 @@ class IVIM(SignalModel):
         Parameter(
             "pseudo_diffusivity", "mm^2/s", 4.1e-3, 0.3, 2e-2, 0.7, "log",
             "Pseudo-diffusion coefficient of the perfused blood", {"param": "pseudodiffusivity"},
-            (0.0, 0.1),
+            (0.0, 0.1), pull=0.05,
         ),
         Parameter(
             "diffusivity", "mm^2/s", 1e-5, 4e-3, 1.2e-3, 0.5, "log",
