@@ -7,6 +7,7 @@ passed in, never made; loops write one array each, so that the compiler can vect
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -62,11 +63,15 @@ def _digest() -> str:
     return digest.hexdigest()[:12]
 
 
+#: Coefficients of the exponential series.
+C2, C3, C4, C5, C6, C7 = (1 / math.factorial(n) for n in range(2, 8))
+
+
 @jit(inline=True)
 def exp(x):  # type: ignore[no-untyped-def]
     """Compute the exponential of -100 < x < 100 by squaring; unlike libm's, it vectorises."""
     y = min(max(x, -100.0), 100.0) / 256
-    y = 1 + y * (1 + y / 2 * (1 + y / 3 * (1 + y / 4 * (1 + y / 5 * (1 + y / 6 * (1 + y / 7))))))
+    y = 1 + y * (1 + y * (C2 + y * (C3 + y * (C4 + y * (C5 + y * (C6 + y * C7))))))
     y *= y
     y *= y
     y *= y

@@ -130,40 +130,55 @@ def linearise(design, position, scratch, gradient, information):  # type: ignore
                 out[m] = along * by_cosine[m]
     score, fisher, factors = scratch.data[1], scratch.data[2], scratch.small[1]
     n = len(rows)
+    # Three rows by three rows: fewer passes over memory.
+    for i in range(0, n, 3):
+        a, b, c = i, min(i + 1, n - 1), min(i + 2, n - 1)
+        sums = dots(rows[a], rows[b], rows[c], score)
+        gradient[a], gradient[b], gradient[c] = sums
+        for j in range(0, i + 1, 3):
+            d, e, f = j, min(j + 1, n - 1), min(j + 2, n - 1)
+            products = weighted_dots(
+                (rows[a], rows[b], rows[c]), (rows[d], rows[e], rows[f]), fisher
+            )
+            information[a, d], information[a, e], information[a, f] = products[0]
+            information[b, d], information[b, e], information[b, f] = products[1]
+            information[c, d], information[c, e], information[c, f] = products[2]
     for i in range(n):
-        gradient[i] = factors[i] * dot(rows[i], score)
-    # Two rows by two rows: fewer passes over memory.
-    for i in range(0, n, 2):
-        k = min(i + 1, n - 1)
-        for j in range(0, i + 1, 2):
-            m = min(j + 1, n - 1)
-            sums = weighted_dots(rows[i], rows[k], rows[j], rows[m], fisher)
-            information[i, j] = information[j, i] = factors[i] * factors[j] * sums[0]
-            information[i, m] = information[m, i] = factors[i] * factors[m] * sums[1]
-            information[k, j] = information[j, k] = factors[k] * factors[j] * sums[2]
-            information[k, m] = information[m, k] = factors[k] * factors[m] * sums[3]
+        gradient[i] *= factors[i]
+        for j in range(i + 1):
+            information[i, j] *= factors[i] * factors[j]
+            information[j, i] = information[i, j]
 
 
 @jit()
-def weighted_dots(a, b, c, d, weight):  # type: ignore[no-untyped-def]
-    """Sum the products of each of two vectors with each of two others."""
-    ac, ad, bc, bd = 0.0, 0.0, 0.0, 0.0
+def weighted_dots(first, second, weight):  # type: ignore[no-untyped-def]
+    """Sum the products of each of three vectors with each of three others."""
+    a, b, c = first
+    d, e, f = second
+    ad, ae, af, bd, be, bf, cd, ce, cf = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for m in range(len(weight)):
-        x, y = a[m] * weight[m], b[m] * weight[m]
-        ac += x * c[m]
-        ad += x * d[m]
-        bc += y * c[m]
-        bd += y * d[m]
-    return ac, ad, bc, bd
+        x, y, z = d[m] * weight[m], e[m] * weight[m], f[m] * weight[m]
+        ad += a[m] * x
+        ae += a[m] * y
+        af += a[m] * z
+        bd += b[m] * x
+        be += b[m] * y
+        bf += b[m] * z
+        cd += c[m] * x
+        ce += c[m] * y
+        cf += c[m] * z
+    return (ad, ae, af), (bd, be, bf), (cd, ce, cf)
 
 
 @jit()
-def dot(a, b):  # type: ignore[no-untyped-def]
-    """Sum the products of two vectors."""
-    total = 0.0
-    for m in range(len(a)):
-        total += a[m] * b[m]
-    return total
+def dots(a, b, c, vector):  # type: ignore[no-untyped-def]
+    """Sum the products of each of three vectors with another."""
+    x, y, z = 0.0, 0.0, 0.0
+    for m in range(len(vector)):
+        x += a[m] * vector[m]
+        y += b[m] * vector[m]
+        z += c[m] * vector[m]
+    return x, y, z
 
 
 @jit()
@@ -200,13 +215,22 @@ def move(position, step, n_parameters, moved):  # type: ignore[no-untyped-def]
 
 @jit()
 def factorise(matrix, n):  # type: ignore[no-untyped-def]
-    """Replace the lower half of a positive definite matrix by its Cholesky factor."""
+    """Decompose a positive definite matrix into L D L', without roots.
+
+    The lower half becomes L, the diagonal the inverse of D.
+    """
     for i in range(n):
-        for j in range(i + 1):
+        for j in range(i):
             total = matrix[i, j]
             for k in range(j):
                 total -= matrix[i, k] * matrix[j, k]
-            matrix[i, j] = math.sqrt(total) if i == j else total / matrix[j, j]
+            matrix[i, j] = total
+        pivot = matrix[i, i]
+        for k in range(i):
+            scaled = matrix[i, k] * matrix[k, k]
+            pivot -= matrix[i, k] * scaled
+            matrix[i, k] = scaled
+        matrix[i, i] = 1 / pivot
 
 
 @jit()
@@ -215,8 +239,7 @@ def substitute(factor, n, vector):  # type: ignore[no-untyped-def]
     for i in range(n):
         for k in range(i):
             vector[i] -= factor[i, k] * vector[k]
-        vector[i] /= factor[i, i]
     for i in range(n - 1, -1, -1):
+        vector[i] *= factor[i, i]
         for k in range(i + 1, n):
             vector[i] -= factor[k, i] * vector[k]
-        vector[i] /= factor[i, i]
