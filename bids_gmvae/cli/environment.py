@@ -44,8 +44,7 @@ def prepare_environment(settings: RunSettings, cache: Path) -> None:
         NIPYPE_NO_ET="1",
         NO_ET="1",
     )
-    # What was compiled is kept for the next process; beside the sources it may not be written.
-    environment.setdefault("NUMBA_CACHE_DIR", str(cache / "numba"))
+    environment.setdefault("NUMBA_CACHE_DIR", str(_user_cache(cache) / "numba"))
     if not os.path.isdir(os.path.expanduser("~/.cache/templateflow")):
         # Else templates would be downloaded into HOME.
         environment.setdefault("TEMPLATEFLOW_HOME", str(cache / "templateflow"))
@@ -59,3 +58,14 @@ def prepare_environment(settings: RunSettings, cache: Path) -> None:
         home.mkdir(exist_ok=True)
         environment["HOME"] = str(home)
         environment.setdefault("XDG_CACHE_HOME", str(cache))
+
+
+def _user_cache(otherwise: Path) -> Path:
+    """Find where compiled code outlives the work directory: compiling takes seconds."""
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        folder = caches / "bids_gmvae"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # a HOME that cannot be written, or none
+        return otherwise
+    return folder if os.access(folder, os.W_OK | os.X_OK) else otherwise

@@ -252,7 +252,7 @@ def add_compute(group: OptionGroup) -> None:
         "--omp-nthreads",
         metavar="N",
         type=options.number(int, at_least=1),
-        default="nprocs - 1, from 1 to 8",
+        default="nprocs, at most 8",
         help="cores that one process may use",
     )
     group.add(

@@ -46,14 +46,14 @@ def available_cores() -> int:
 
 
 def default_omp_nthreads(nprocs: int) -> int:
-    """Choose threads per process, leaving one core to the scheduler.
+    """Choose threads per process: all cores for one fit, unless there are many.
 
     Examples
     --------
     >>> [default_omp_nthreads(nprocs) for nprocs in (1, 4, 64)]
-    [1, 3, 8]
+    [1, 4, 8]
     """
-    return max(1, min(nprocs - 1, 8))
+    return min(nprocs, 8)
 
 
 def label(entity: str) -> Callable[[str], str]:

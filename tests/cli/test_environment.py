@@ -30,7 +30,12 @@ def test_templates_that_the_user_has_are_used(prepared, tmp_path):
     assert "TEMPLATEFLOW_HOME" not in prepared()
 
 
-def test_what_is_compiled_is_kept_in_the_work_directory(prepared, tmp_path):
+def test_what_is_compiled_outlives_the_work_directory(prepared, tmp_path):
+    assert prepared()["NUMBA_CACHE_DIR"] == str(tmp_path / "home/.cache/bids_gmvae/numba")
+
+
+def test_without_a_home_what_is_compiled_is_kept_in_the_work_directory(prepared, tmp_path):
+    os.environ["HOME"] = os.devnull
     assert prepared()["NUMBA_CACHE_DIR"] == str(tmp_path / "cache" / "numba")
 
 

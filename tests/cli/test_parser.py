@@ -110,7 +110,7 @@ def test_memory_is_in_megabytes_unless_it_has_a_suffix(call, text, megabytes):
 
 @pytest.mark.parametrize("flag", ["--nprocs", "--nthreads", "--n-cpus"])
 def test_threads_of_a_process_follow_the_number_of_processes(call, flag):
-    assert call(flag, 4).compute.omp_nthreads == 3
+    assert call(flag, 4).compute.omp_nthreads == 4
     assert call(flag, 4, "--omp-nthreads", 2).compute.omp_nthreads == 2
 
 
@@ -210,7 +210,7 @@ def test_the_command_line_wins_over_the_file(call, tmp_path):
     assert (settings.model.n_components, settings.model.estimator) == (6, "lsq")
     assert settings.model.n_epochs == 7
     assert settings.selection.participant_label == ("01",)
-    assert (settings.compute.mem_mb, settings.compute.omp_nthreads) == (2000, 2)
+    assert (settings.compute.mem_mb, settings.compute.omp_nthreads) == (2000, 3)
 
 
 @pytest.mark.parametrize(
