@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ FEWEST_FREE = 3
 #: ... unless a fibre would be taken for noise: relative to S0.
 TOO_MUCH = 0.05
 N_FIXED_POINT = 6
+#: Mean magnitude of pure noise, and steps of the table from there on, in units of its sd.
+FLOOR = (torch.pi / 2) ** 0.5
+TABLE_STEP, TABLE_SIZE = 0.02, 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,10 +134,27 @@ def noise_sigma(
         # Directions differ, and the variance is not linear in the signal: two points
         # stand for their distribution.
         ends = torch.stack([residual.level - residual.spread, residual.level + residual.spread])
-        magnitude = Rician(invert_rician_mean(ends, sigma), sigma)
-        ratio = (magnitude.variance / sigma**2).mean(dim=0) @ residual.share.T
+        ratio = _variance_at(ends / sigma).mean(dim=0) @ residual.share.T
         variance = raw / smooth(ratio)
     return torch.quantile(variance, 0.5, dim=1).sqrt()
+
+
+def _variance_at(mean: Tensor) -> Tensor:
+    """Give the variance of magnitudes of known mean, both for noise of sd 1.
+
+    A table stands for the inversion of the mean, to 2e-4; beyond it the variance is 1.
+    """
+    table = _variance_table().to(mean)
+    position = ((mean - FLOOR) / TABLE_STEP).clamp(0, len(table) - 1.001)
+    index = position.long()
+    return torch.lerp(table[index], table[index + 1], position - index)
+
+
+@lru_cache(maxsize=1)
+def _variance_table() -> Tensor:
+    mean = FLOOR + TABLE_STEP * torch.arange(TABLE_SIZE, dtype=torch.float64)
+    one = torch.ones_like(mean)
+    return Rician(invert_rician_mean(mean, one), one).variance
 
 
 def tissue_span(acquisition: Acquisition) -> Tensor:
