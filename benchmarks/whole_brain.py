@@ -8,10 +8,11 @@ written as ``.nii.gz`` (level 1), as scaled int16 or as float32, with its mask b
 
 **Measurement.** The command ``bids-gmvae BIDS OUT participant`` runs in a process of its own with
 two threads and all other settings at their defaults. Wall time is taken from its start to its
-end, that of a stage from one message of its log to the next, CPU time of all its processes
-together: half of it is what two idle cores would need at least. Memory is the proportional set
-size (each shared page counted once) summed over the tree of processes, sampled four times a
-second; mapped files count with the pages in use. The first call on a machine compiles kernels.
+end, that of a stage from one message of its log to the next. CPU time is that of all its
+processes together: half of it is what two idle cores would need at least. Memory is the
+proportional set size (each shared page counted once) summed over the tree of processes, sampled
+four times a second; mapped files count with the pages in use. The first call on a machine
+compiles kernels.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ STAGES = {
     "writing": "writing maps",
     "figures": "drawing figures",
 }
-VALUES = ("wall s", *(f"{stage} s" for stage in STAGES), "CPU s", "voxels/s", "peak GiB")
+VALUES = (
+    "wall s", *(f"{stage} s" for stage in STAGES),
+    "CPU s", *(f"{stage} CPU s" for stage in STAGES), "voxels/s", "peak GiB",
+)  # fmt: skip
 
 
 def tasks(effort: Effort) -> list[Task]:
@@ -87,9 +91,9 @@ def measure(*, seed: int, voxels: int, estimator: str = "gmvae", **condition: st
             "--nprocs", THREADS, "--omp-nthreads", THREADS,
         ]  # fmt: skip
         began = datetime.now()
-        seen = watch([str(part) for part in command])
+        seen, used = watch([str(part) for part in command])
         (log,) = (root / "out" / "logs").glob("*/bids_gmvae.log")
-        stages = dict(stage_times(log.read_text(), began, seen["wall s"]))
+        stages = dict(stage_times(log.read_text(), began, used))
     return [{**seen, **stages, "voxels/s": voxels / seen["wall s"]}]
 
 
@@ -145,10 +149,14 @@ def simulate_block(acquisition: Acquisition, seed: int) -> np.ndarray:
     ).numpy()  # fmt: skip
 
 
-def watch(command: Sequence[str]) -> dict[str, float]:
-    """Run a command; give its wall time, CPU time and peak memory with all its processes."""
+def watch(command: Sequence[str]) -> tuple[dict[str, float], np.ndarray]:
+    """Run a command; give its wall time, CPU time and peak memory with all its processes.
+
+    Further give wall and CPU time as they went on, (n_samples, 2).
+    """
     start, peak = time.perf_counter(), 0
     used: dict[int, float] = {}
+    history = [(0.0, 0.0)]
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said) as process,
@@ -156,12 +164,14 @@ def watch(command: Sequence[str]) -> dict[str, float]:
         tree = psutil.Process(process.pid)
         while process.poll() is None:
             peak = max(peak, look(tree, used))
+            history.append((time.perf_counter() - start, sum(used.values())))
             time.sleep(0.25)
-        wall = time.perf_counter() - start
+        wall, cpu = time.perf_counter() - start, sum(used.values())
         if process.returncode:
             said.seek(0)
             raise RuntimeError(said.read().decode())
-    return {"wall s": wall, "CPU s": sum(used.values()), "peak GiB": peak / 2**30}
+    times = {"wall s": wall, "CPU s": cpu, "peak GiB": peak / 2**30}
+    return times, np.array([*history, (wall, cpu)])
 
 
 def look(tree: psutil.Process, used: dict[int, float]) -> int:
@@ -176,13 +186,15 @@ def look(tree: psutil.Process, used: dict[int, float]) -> int:
     return total
 
 
-def stage_times(log: str, began: datetime, wall: float) -> Iterator[tuple[str, float]]:
-    """Read from the log when stages began; give their durations, s."""
+def stage_times(log: str, began: datetime, used: np.ndarray) -> Iterator[tuple[str, float]]:
+    """Read from the log when stages began; give their durations and CPU times, s."""
     starts = {"start": 0.0}
     for stage, said in STAGES.items():
         found = re.search(rf"^(\S+ \S+),\d+ .*: {said}$", log, re.MULTILINE) if said else None
         if found:
             starts[stage] = (datetime.fromisoformat(found[1]) - began).total_seconds()
-    ends = [*list(starts.values())[1:], wall]
-    for (stage, start), end in zip(starts.items(), ends, strict=True):
-        yield f"{stage} s", end - start
+    edges = np.array([*starts.values(), used[-1, 0]])
+    cpu = np.interp(edges, *used.T)
+    for stage, wall, busy in zip(starts, np.diff(edges), np.diff(cpu), strict=True):
+        yield f"{stage} s", float(wall)
+        yield f"{stage} CPU s", float(busy)
