@@ -16,7 +16,7 @@ from bids_gmvae.estimators.moments import hermite_rule
 from bids_gmvae.estimators.problem import Problem
 from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential, invert
 
-#: Nodes per latent, for up to two latents and for more; the grid sits on the component's posterior.
+#: Nodes per latent, for up to two latents and for more. The grid sits on a component's posterior.
 N_NODES, N_NODES_MANY = 4, 3
 #: Predictions held at once.
 BLOCK_NUMBERS = 1_000_000
