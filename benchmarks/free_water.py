@@ -1,8 +1,8 @@
 """How well is free water known, of which the data alone know little?
 
-The populations and protocols of ``msdki``; in ``msdki_paper`` free water is the same everywhere (sd
-.01 of D in um^2/ms and of K), in ``msdki`` it varies (sd .05). Under these shells its signal is at
-the noise floor, and one combination of D and K is all that a voxel tells. Methods: ``lsq``, and
+The populations and protocols of ``msdki``; in ``msdki_paper`` free water is the same everywhere
+(sd .01 of D in um^2/ms and of K), in ``msdki`` it varies (sd .05). Under these shells its signal
+is at the noise floor: one combination of D and K is all that a voxel tells. Methods: ``lsq``, and
 ``gmvae`` without and with ``--free-water-anchor``; the limit is the Bayes-optimal estimate.
 
 Table: root mean square error in cerebrospinal fluid, how often 68 % intervals hold the truth, and
