@@ -32,7 +32,7 @@ class LSQFit(Fit):
     def _posterior(self, run: Measurements, usable: Tensor) -> ParameterPosterior:
         model = self.signal_model
         problem = Problem.of(run, model, self.settings)
-        solution = solve(problem, problem.start(), tolerance=1e-3, n_steps=40)
+        solution = solve(problem, problem.start(), tolerance=3e-3, n_steps=40)
         state = solution.state
         values = model.to_physical(state.z)
         _, precision = profile(solution.linearisation, problem)

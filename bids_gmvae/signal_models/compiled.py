@@ -64,14 +64,17 @@ def _digest() -> str:
 
 
 #: Coefficients of the exponential series.
-C2, C3, C4, C5, C6, C7 = (1 / math.factorial(n) for n in range(2, 8))
+C2, C3, C4, C5 = (1 / math.factorial(n) for n in range(2, 6))
 
 
 @jit(inline=True)
 def exp(x):  # type: ignore[no-untyped-def]
-    """Compute the exponential of -100 < x < 100 by squaring; unlike libm's, it vectorises."""
+    """Compute the exponential of -100 < x < 100 by squaring; unlike libm's, it vectorises.
+
+    Right to 2e-8 of its value between -15 and 15, and to 1e-12 below.
+    """
     y = min(max(x, -100.0), 100.0) / 256
-    y = 1 + y * (1 + y * (C2 + y * (C3 + y * (C4 + y * (C5 + y * (C6 + y * C7))))))
+    y = 1 + y * (1 + y * (C2 + y * (C3 + y * (C4 + y * C5))))
     y *= y
     y *= y
     y *= y

@@ -12,7 +12,7 @@ SPLIT = 8.0
 
 @jit(inline=True)
 def scaled_bessel(z):  # type: ignore[no-untyped-def]
-    """Give exp(-z) I0(z) and exp(-z) I1(z) for z >= 0, to 1e-10 of their value.
+    """Give exp(-z) I0(z) and exp(-z) I1(z) for z >= 0, to 1e-9 of their value.
 
     Chebyshev interpolation of I0 and I1 / z below `SPLIT`, and of sqrt(z) times the scaled
     functions above. Both sides are computed and one chosen: branches would not vectorise.

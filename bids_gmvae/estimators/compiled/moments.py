@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
-import numpy as np
 import torch
 from numba import types
-from numpy.typing import NDArray
 
 from bids_gmvae.estimators.compiled.voxel import Cube
 from bids_gmvae.signal_models.base import Parameter
@@ -25,7 +24,7 @@ NORMAL, ERF = (2 * math.pi) ** -0.5, 0.5**0.5
 
 
 @lru_cache(maxsize=32)
-def tabulate(parameters: tuple[Parameter, ...]) -> NDArray[np.float64]:
+def tabulate(parameters: tuple[Parameter, ...]) -> Any:
     """Give the value of each latent as piecewise cubics.
 
     Returns

@@ -135,8 +135,11 @@ def linearise(design, position, scratch, gradient, information):  # type: ignore
         a, b, c = i, min(i + 1, n - 1), min(i + 2, n - 1)
         sums = dots(rows[a], rows[b], rows[c], score)
         gradient[a], gradient[b], gradient[c] = sums
-        for j in range(0, i + 1, 3):
-            d, e, f = j, min(j + 1, n - 1), min(j + 2, n - 1)
+        products = own_weighted_dots(rows[a], rows[b], rows[c], fisher)
+        information[a, a], information[b, a], information[c, a] = products[:3]
+        information[b, b], information[c, b], information[c, c] = products[3:]
+        for j in range(0, i, 3):
+            d, e, f = j, j + 1, j + 2
             products = weighted_dots(
                 (rows[a], rows[b], rows[c]), (rows[d], rows[e], rows[f]), fisher
             )
@@ -148,6 +151,21 @@ def linearise(design, position, scratch, gradient, information):  # type: ignore
         for j in range(i + 1):
             information[i, j] *= factors[i] * factors[j]
             information[j, i] = information[i, j]
+
+
+@jit()
+def own_weighted_dots(a, b, c, weight):  # type: ignore[no-untyped-def]
+    """Sum the products of three vectors with each other."""
+    aa, ba, ca, bb, cb, cc = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for m in range(len(weight)):
+        x, y, z = a[m] * weight[m], b[m] * weight[m], c[m] * weight[m]
+        aa += a[m] * x
+        ba += b[m] * x
+        ca += c[m] * x
+        bb += b[m] * y
+        cb += c[m] * y
+        cc += c[m] * z
+    return aa, ba, ca, bb, cb, cc
 
 
 @jit()
