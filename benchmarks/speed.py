@@ -8,8 +8,9 @@ and their times are scaled. What is compiled was compiled before.
 Ball-stick is compared with a loop of ``scipy.optimize.least_squares`` over voxels, which gets the
 analytic Jacobian and starts from a diffusion tensor, and with dmipy (brute2fine) if installed;
 MS-DKI with dipy's ``MeanDiffusionKurtosisModel``. ``torch`` is the same estimator without
-compiled code. ``gmvae`` is apart for learning the prior (``fit``, once per run, on at most 12,000
-voxels) and for applying it (``posterior``, each voxel); both with ``newton`` recognition.
+compiled code. ``gmvae`` is apart for learning the prior (``fit``, once per run, on at most 8,000
+voxels, 4,000 for ball-stick) and for applying it (``posterior``, each voxel); both with ``newton``
+recognition.
 
 A second part shows how the time of Rician ``lsq`` grows with voxels, measurements and threads;
 there it is the time on the clock.

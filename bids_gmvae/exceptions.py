@@ -130,9 +130,7 @@ def explain(error: BaseException) -> GMVAEError | None:
     if isinstance(error, GMVAEError):
         return error
     if isinstance(error, MemoryError):
-        return GMVAEError(
-            "There is not enough memory.", "Give more, or use fewer --nprocs."
-        )
+        return GMVAEError("There is not enough memory.", "Give more, or use fewer --nprocs.")
     # Known by name, so that this module stays free of torch.
     if type(error).__name__ == "OutOfMemoryError":
         return DeviceError(

@@ -18,6 +18,8 @@ from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential,
 TOLERANCE = 0.02
 #: Most steps to the mode under one component, which quadrature then corrects.
 N_MODE_STEPS = 20
+#: A search for a second mode may end as soon as it is clear to which mode it leads (nats, steps).
+SCREENING, N_SCREENING = 0.5, 8
 #: Modes further apart than this, in spreads of the broad population, are two.
 APART = 0.3
 #: A potential's mode lies at most so many spreads from where the likelihood was linearised.
@@ -115,10 +117,10 @@ class Recognition(ABC):
         penalty = NormalPenalty.standard(here.z)
         found = solve(
             problem, State(here.log_s0, start, here.orientation), penalty=penalty,
-            tolerance=TOLERANCE,
+            tolerance=SCREENING, n_steps=N_SCREENING,
         )  # fmt: skip
         apart = (found.state.z - here.z).abs().amax(dim=1) > APART
-        voxels = torch.nonzero(apart & found.converged & recognised.converged)[:, 0]
+        voxels = torch.nonzero(apart & recognised.converged)[:, 0]
         if len(voxels) == 0:
             return recognised.potential, recognised
         part = problem.select(voxels)
