@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from benchmarks.framework import Effort, Record, Table, Task, medians, pivot, product
 from benchmarks.msdki import ORACLE
 from benchmarks.oracles import TruePrior, bayes_optimal
-from benchmarks.samples import draw_sample, estimate, relative, scores
+from benchmarks.samples import Estimated, draw_sample, estimate, relative, scores
 from bids_gmvae.simulation.tissues import get_population
 
 INDEX = ["population", "scheme", "snr", "method"]
@@ -40,7 +40,7 @@ def compare(
 ) -> Sequence[Record]:
     """Fit the same voxels with and without the anchor."""
     sample = draw_sample(population, scheme, snr, n_voxels=n_voxels, seed=seed)
-    methods = {
+    methods: dict[str, Estimated] = {
         "lsq": estimate("lsq", sample),
         "gmvae": estimate("gmvae", sample),
         "gmvae anchored": estimate("gmvae", sample, free_water_anchor=True),
