@@ -146,7 +146,8 @@ def _variance_at(mean: Tensor) -> Tensor:
     """
     table = _variance_table().to(mean)
     position = ((mean - FLOOR) / TABLE_STEP).clamp(0, len(table) - 1.001)
-    index = position.long()
+    # A voxel that is not finite stays so, but cannot be looked up.
+    index = torch.where(position.isnan(), 0, position).long()
     return torch.lerp(table[index], table[index + 1], position - index)
 
 
