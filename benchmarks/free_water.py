@@ -31,7 +31,7 @@ def tasks(effort: Effort) -> list[Task]:
         effort,
         population=("msdki_paper",) if effort.quick else ("msdki_paper", "msdki"),
         scheme=("hcp", "short"),
-        snr=(20,) if effort.quick else (20, 50, 100),
+        snr=(20,) if effort.quick else (20, 50),
     )
 
 
