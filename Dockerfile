@@ -1,10 +1,12 @@
 # docker build -t bids_gmvae:cpu .                             CPUs, about 1.7 GB
 # docker build --build-arg VARIANT=cuda -t bids_gmvae:cuda .   NVIDIA GPUs, about 6 GB
 #
-# The image runs as any user, without network, on a read-only root; it writes to the output
-# folder, the work folder and /tmp only.
+# The image runs as any user, without home folder and network, on a read-only root; it writes to
+# the output folder and the work folder only.
 
-ARG BASE=python:3.11-slim-bookworm
+# To build from exactly the same base again, give its digest, which `docker pull` prints:
+# --build-arg BASE=docker.io/library/python@sha256:...
+ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 # cpu: torch without CUDA; cuda: torch with its own CUDA libraries
@@ -12,17 +14,16 @@ ARG VARIANT=cpu
 # Where builds of torch without CUDA are published; empty where pip is told otherwise.
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /build
 
 RUN python -m venv --without-pip /opt/app
 COPY requirements.lock ./
-RUN if [[ ${VARIANT} == cpu && -n ${TORCH_CPU_INDEX} ]]; then \
-        index=(--extra-index-url "${TORCH_CPU_INDEX}"); \
-    else \
-        index=(); \
-    fi \
-    && python -m pip --python /opt/app/bin/python install -c requirements.lock torch "${index[@]}"
+RUN case ${VARIANT} in \
+        cpu) export PIP_EXTRA_INDEX_URL="${TORCH_CPU_INDEX}" ;; \
+        cuda) ;; \
+        *) echo "VARIANT is cpu or cuda, not ${VARIANT}" >&2; exit 1 ;; \
+    esac \
+    && python -m pip --python /opt/app/bin/python install -c requirements.lock torch
 
 # The dependencies are a layer of their own: a change of the package does not install them again.
 COPY pyproject.toml README.md LICENSE ./
@@ -33,31 +34,36 @@ COPY bids_gmvae bids_gmvae
 RUN python -m pip --python /opt/app/bin/python install --no-deps . \
     && /opt/app/bin/python -m compileall -q /opt/app/lib/python3*/site-packages/bids_gmvae
 
-# The standard space that is asked for most, so that it needs no network. A build without network
-# succeeds too; --output-spaces then needs a TEMPLATEFLOW_HOME that has the template.
+# Standard spaces that need no network when they are asked for; TEMPLATES= (empty) for none. Where
+# they cannot be had, the build says so and goes on: --output-spaces then needs a
+# TEMPLATEFLOW_HOME that has the template.
+ARG TEMPLATES="MNI152NLin2009cAsym"
 ENV TEMPLATEFLOW_HOME=/opt/templateflow
 COPY docker/fetch_templates.py ./
-RUN /opt/app/bin/python fetch_templates.py && chmod -R a+rX "${TEMPLATEFLOW_HOME}" /opt/app
+# hadolint ignore=SC2086
+RUN /opt/app/bin/python fetch_templates.py ${TEMPLATES} \
+    && chmod -R a+rX "${TEMPLATEFLOW_HOME}" /opt/app
 
 FROM ${BASE}
+ARG BASE
 ARG VARIANT=cpu
 ARG VERSION=0.1.0
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="bids_gmvae" \
       org.opencontainers.image.description="Quantitative MRI parameter maps with uncertainty, as a BIDS App" \
       org.opencontainers.image.version="${VERSION}-${VARIANT}" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="${BASE}"
 
 COPY --from=build /opt/app /opt/app
 COPY --from=build /opt/templateflow /opt/templateflow
 
-# Nothing is kept in the home folder, which may be missing, read-only or somebody else's. A user
-# without an entry in /etc/passwd needs LOGNAME.
+# The app keeps caches, compiled code among them, in the work folder: what is compiled for the CPU of
+# the build may not run on another, and a /tmp that Apptainer shares with the host is not ours. A
+# user without an entry in /etc/passwd needs LOGNAME.
 ENV PATH=/opt/app/bin:${PATH} \
-    HOME=/tmp \
     LOGNAME=gmvae \
-    XDG_CACHE_HOME=/tmp/.cache \
-    MPLCONFIGDIR=/tmp/.cache/matplotlib \
-    TORCHINDUCTOR_CACHE_DIR=/tmp/.cache/torchinductor \
     TEMPLATEFLOW_HOME=/opt/templateflow \
     TEMPLATEFLOW_AUTOUPDATE=0 \
     NO_ET=1 \
@@ -72,8 +78,9 @@ ENV PATH=/opt/app/bin:${PATH} \
 RUN bids-gmvae --version \
     && bids-gmvae-simulate --version \
     && python -c "import torch, bids, dipy.segment.mask, nilearn, nitransforms, matplotlib.pyplot" \
-    && python -c "import bids_gmvae.workflows, bids_gmvae.estimators" \
-    && rm -rf /tmp/.cache
+    && NUMBA_CACHE_DIR=/tmp/numba \
+       python -c "import bids_gmvae.workflows, bids_gmvae.estimators.compiled.maximise" \
+    && rm -rf /root/.cache /root/.config /tmp/*
 
 WORKDIR /tmp
 ENTRYPOINT ["bids-gmvae"]

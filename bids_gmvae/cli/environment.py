@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from bids_gmvae.config import RunSettings
 
 #: Folder of caches within the work directory.
 CACHE = "cache"
+
+#: Set where the container image is built.
+IN_CONTAINER = "BIDS_GMVAE_CONTAINER_TYPE"
 
 NIPYPE_CONFIG = """\
 [execution]
@@ -45,6 +49,7 @@ def prepare_environment(settings: RunSettings, cache: Path) -> None:
         NO_ET="1",
     )
     environment.setdefault("NUMBA_CACHE_DIR", str(_user_cache(cache) / "numba"))
+    _keep_temporary_files(cache / "tmp")
     if not os.path.isdir(os.path.expanduser("~/.cache/templateflow")):
         # Else templates would be downloaded into HOME.
         environment.setdefault("TEMPLATEFLOW_HOME", str(cache / "templateflow"))
@@ -60,8 +65,19 @@ def prepare_environment(settings: RunSettings, cache: Path) -> None:
         environment.setdefault("XDG_CACHE_HOME", str(cache))
 
 
+def _keep_temporary_files(otherwise: Path) -> None:
+    """Give temporary files a place where there is none, as in a container without /tmp."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        otherwise.mkdir(exist_ok=True)
+        os.environ["TMPDIR"] = str(otherwise)
+
+
 def _user_cache(otherwise: Path) -> Path:
     """Find where compiled code outlives the work directory: compiling takes seconds."""
+    if IN_CONTAINER in os.environ:  # the home of a container ends with it
+        return otherwise
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         folder = caches / "bids_gmvae"

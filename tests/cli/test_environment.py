@@ -1,4 +1,5 @@
 import os
+import tempfile
 
 import pytest
 
@@ -37,6 +38,19 @@ def test_what_is_compiled_outlives_the_work_directory(prepared, tmp_path):
 def test_without_a_home_what_is_compiled_is_kept_in_the_work_directory(prepared, tmp_path):
     os.environ["HOME"] = os.devnull
     assert prepared()["NUMBA_CACHE_DIR"] == str(tmp_path / "cache" / "numba")
+
+
+def test_in_a_container_what_is_compiled_is_kept_in_the_work_directory(prepared, tmp_path):
+    os.environ["BIDS_GMVAE_CONTAINER_TYPE"] = "docker"
+    assert prepared()["NUMBA_CACHE_DIR"] == str(tmp_path / "cache" / "numba")
+
+
+def test_temporary_files_go_to_the_work_directory_if_they_cannot_go_elsewhere(
+    prepared, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [os.devnull])
+    assert prepared()["TMPDIR"] == str(tmp_path / "cache" / "tmp")
 
 
 def test_the_user_may_keep_what_is_compiled_elsewhere(prepared):
