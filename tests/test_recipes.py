@@ -43,7 +43,7 @@ def recipe(tmp_path, monkeypatch):
     """Run a recipe; give the calls of all programs that it runs, by program."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("bids-gmvae", "docker", "apptainer", "qsiprep"):
+    for name in ("bids-gmvae", "docker", "podman", "apptainer", "qsiprep"):
         write_program(programs / name, RECORDER)
     write_program(programs / "sbatch", SBATCH)
     (tmp_path / "bids").mkdir()
@@ -91,6 +91,14 @@ def test_docker_gives_gpus_to_the_cuda_image(recipe):
     calls = recipe("docker/run.sh", "bids", "out", GPU="1")
     assert all("--gpus" in arguments for _, arguments in calls)
     assert all("bids_gmvae:cuda" in arguments for _, arguments in calls)
+
+
+def test_podman_names_gpus_in_its_own_way(recipe):
+    calls = recipe("docker/run.sh", "bids", "out", ENGINE="podman", GPU="1")
+    assert [program for program, _ in calls] == ["podman", "podman"]
+    for _, arguments in calls:
+        assert arguments[arguments.index("--device") + 1] == "nvidia.com/gpu=all"
+        assert "--gpus" not in arguments
 
 
 def test_slurm_gets_one_job_per_participant_of_the_plan(recipe, tmp_path):

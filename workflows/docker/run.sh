@@ -3,32 +3,37 @@
 #
 #   run.sh BIDS_DIR OUTPUT_DIR [options of bids-gmvae]
 #
-# GPU=1     use the NVIDIA GPUs of this machine (needs the cuda image)
-# IMAGE     the image to run; bids_gmvae:cpu, or bids_gmvae:cuda with GPU=1
-# ENGINE    docker or podman
-# WORK      folder for intermediate results, from which an interrupted run resumes
+# GPU=1     use the NVIDIA GPUs of this machine
+# IMAGE     the image to run; bids_gmvae:cpu (`make image` builds it), or with GPU=1
+#           bids_gmvae:cuda (`make image-cuda`)
+# ENGINE    docker or podman; the first that is there
+# WORK      folder for intermediate results, from which an interrupted run resumes; ./work
 set -euo pipefail
 (($# >= 2)) || { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
-mkdir -p "$2"
 bids=$(cd "$1" && pwd)
+mkdir -p "$2" "${WORK:=work}"
 out=$(cd "$2" && pwd)
+work=$(cd "$WORK" && pwd)
 shift 2
 
-engine=${ENGINE:-docker}
-gpu=()
+engine=${ENGINE:-$(command -v docker || command -v podman || echo docker)}
 image=${IMAGE:-bids_gmvae:cpu}
-if [[ ${GPU:-0} == 1 ]]; then
-    gpu=(--gpus all)
-    image=${IMAGE:-bids_gmvae:cuda}
-fi
-work=${WORK:-$PWD/work}
-mkdir -p "$work"
-
 # As this user, so that the results belong to them; nothing but the two folders can be written.
-container=("$engine" run --rm --read-only --tmpfs /tmp --network none
-    --user "$(id -u):$(id -g)" "${gpu[@]}"
-    -v "$bids:/data:ro" -v "$out:/out" -v "$work:/work" "$image")
+options=(--rm --read-only --tmpfs /tmp --network none --user "$(id -u):$(id -g)"
+    -v "$bids:/data:ro" -v "$out:/out" -v "$work:/work")
+devices=(--gpus all)
+if [[ ${engine##*/} == podman ]]; then
+    # Where SELinux is, it would keep the container from the folders; without root, podman would
+    # make this user another one.
+    options+=(--security-opt label=disable)
+    ((EUID == 0)) || options+=(--userns keep-id)
+    devices=(--device nvidia.com/gpu=all)
+fi
+if [[ ${GPU:-0} == 1 ]]; then
+    image=${IMAGE:-bids_gmvae:cuda}
+    options+=("${devices[@]}")
+fi
 
 set -x
-"${container[@]}" /data /out participant -w /work "$@"
-"${container[@]}" /data /out group -w /work
+"$engine" run "${options[@]}" "$image" /data /out participant -w /work "$@"
+"$engine" run "${options[@]}" "$image" /data /out group -w /work
