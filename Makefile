@@ -10,11 +10,13 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 # One process of the tests per core of a small machine; torch then needs no threads of its own.
 JOBS ?= 2
 IMAGE ?= bids_gmvae
+ENGINE ?= $(notdir $(shell command -v docker || command -v podman || echo docker))
 
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint format docs-check descriptor lock image image-cuda clean
+.PHONY: help venv demo test test-slow test-engines lint format docs-check descriptor lock image \
+	image-cuda clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +46,9 @@ test: lint ## all checks and tests, less than ten minutes on two cores
 test-slow: $(STAMP) ## the tests that take longer, too
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "slow and not container and not slurm"
 
+test-engines: $(STAMP) ## the tests that need an image (`make image`) or SLURM; skipped without
+	$(BIN)/python -m pytest -q -rs -m "container or slurm"
+
 lint: $(STAMP) ## style, types, layers, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -71,10 +76,10 @@ lock: ## resolve requirements.lock anew, in a scratch environment
 	mv build/requirements.lock requirements.lock
 
 image: ## container image for CPUs
-	docker build --build-arg VARIANT=cpu -t $(IMAGE):cpu .
+	$(ENGINE) build -t $(IMAGE):cpu .
 
 image-cuda: ## container image for NVIDIA GPUs
-	docker build --build-arg VARIANT=cuda -t $(IMAGE):cuda .
+	$(ENGINE) build --build-arg VARIANT=cuda -t $(IMAGE):cuda .
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .coverage*
