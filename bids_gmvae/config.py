@@ -43,6 +43,7 @@ class ModelSettings:
     min_volumes: int = 6
     random_seed: int = 0
     reuse_fit: Path | None = None
+    prior_from: Path | None = None
     posterior_samples: int = 0
     n_epochs: int = 100
     latent_size: int = 256
@@ -74,6 +75,7 @@ class ExecutionSettings:
     sloppy: bool = False
     debug: bool = False
     verbose: int = 0
+    learn_prior: bool = False
     #: Options taken for drop-in use in existing pipelines that change nothing; the log says so.
     ignored: tuple[str, ...] = ()
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from bids_gmvae.exceptions import InputError
 from bids_gmvae.posterior import ParameterPosterior
 from bids_gmvae.signal_models import get_signal_model
 from bids_gmvae.signal_models.base import SignalModel
+
+if TYPE_CHECKING:
+    from bids_gmvae.estimators.problem import Problem
 
 #: Version of the layout of saved fits.
 FIT_FORMAT = 2
@@ -80,6 +83,9 @@ class Fit(ABC):
         its objective. Empty if nothing was trained.
     summary : mapping
         Plain values for sidecars and report (number of active components, device, ...).
+    training : tuple of Problem
+        The voxels that a prior was or could have been learnt from, by run; empty if there is
+        none. No part of the saved fit.
     """
 
     #: Name of the estimator that makes this fit.
@@ -89,6 +95,7 @@ class Fit(ABC):
     settings: ModelSettings
     history: tuple[float, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
+    training: tuple[Problem, ...] = ()
 
     @abstractmethod
     def posterior(self, run: Measurements) -> ParameterPosterior:
@@ -118,8 +125,9 @@ class Fit(ABC):
         """
         given = dataclasses.asdict(self.settings)
         del given["reuse_fit"]
+        files = ("mask", "noise_map", "prior_from")
         model_settings = {
-            key: Path(value).name if key in ("mask", "noise_map") else value
+            key: Path(value).name if key in files and value is not None else value
             for key, value in given.items()
         }
         header = {

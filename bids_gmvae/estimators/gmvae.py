@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.estimators.base import Estimator, Fit, Measurements
 from bids_gmvae.estimators.chunks import in_chunks
+from bids_gmvae.estimators.inference import infer
 from bids_gmvae.estimators.learning import learn_prior
 from bids_gmvae.estimators.moments import derived_moments, draw, moments, quantiles
 from bids_gmvae.estimators.problem import Problem
-from bids_gmvae.estimators.quadrature import NEGLIGIBLE, NEGLIGIBLE_AT_FIRST, match_moments
 from bids_gmvae.estimators.recognition import Recognition, get_recognition
 from bids_gmvae.estimators.residuals import (
     at_bound,
@@ -23,6 +24,7 @@ from bids_gmvae.estimators.residuals import (
     status_of,
     usable_voxels,
 )
+from bids_gmvae.estimators.saved_prior import identity, prior_for
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.posterior import ParameterPosterior
 from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential
@@ -66,19 +68,7 @@ class GMVAEFit(Fit):
         model = self.signal_model
         prior = self.prior.to(run.signals)
         problem = Problem.of(run, model, self.settings)
-        recognised = self.recognition.first(problem)
-        if problem.averaged:
-            level = recognised.state.log_s0
-            potential = self.recognition.under_each(problem, recognised, prior)
-            for negligible in (NEGLIGIBLE_AT_FIRST, NEGLIGIBLE):
-                mixture = prior.posterior(potential)
-                potential = match_moments(
-                    problem, level, potential, mixture, prior, negligible=negligible
-                )
-        else:
-            mixture = prior.posterior(recognised.potential)
-            recognised = self.recognition.refine(problem, recognised, mixture, prior)
-            potential, recognised = self.recognition.with_rival(problem, recognised, prior)
+        potential, recognised = infer(problem, self.recognition, prior)
         mixture = prior.posterior(potential)
         if problem.averaged:
             recognised = self.recognition.refine(problem, recognised, mixture, prior)
@@ -141,7 +131,7 @@ class GMVAE(Estimator):
     draws = True
 
     def fit(self, *runs: Measurements) -> GMVAEFit:
-        """Learn the prior of all voxels of the runs, jointly."""
+        """Learn the prior of all voxels of the runs, jointly, unless one is given."""
         generator = torch.Generator().manual_seed(self.settings.random_seed)
         problems = [
             Problem.of(run, self.signal_model, self.settings)
@@ -149,6 +139,27 @@ class GMVAE(Estimator):
         ]
         recognition = get_recognition(self.settings.recognition)
         recognition.train(problems, generator)
+        prior, history, origin = self._prior(problems, recognition, generator)
+        n_voxels = sum(len(problem) for problem in problems)
+        return GMVAEFit(
+            self.signal_model,
+            replace(self.settings, n_components=prior.n_components),
+            tuple(history),
+            {**self._summary(prior, n_voxels), **origin},
+            tuple(problems),
+            prior=prior.to(torch.zeros((), dtype=torch.float64)),
+            recognition=recognition,
+        )
+
+    def _prior(
+        self, problems: Sequence[Problem], recognition: Recognition, generator: torch.Generator
+    ) -> tuple[GaussianMixturePrior, list[float], dict[str, Any]]:
+        """Learn the prior, or read the one that is given; with its history and its origin."""
+        if self.settings.prior_from is not None:
+            path = Path(self.settings.prior_from)
+            prior, content = prior_for(path, self.signal_model)
+            origin = {"prior": identity(path), "n_training_voxels": content.get("Voxels")}
+            return prior, [], origin
         prior, history = learn_prior(
             problems,
             recognition,
@@ -157,15 +168,7 @@ class GMVAE(Estimator):
             generator=generator,
             progress=self.progress,
         )
-        prior = prior.sorted()
-        return GMVAEFit(
-            self.signal_model,
-            self.settings,
-            tuple(history),
-            self._summary(prior, sum(len(problem) for problem in problems)),
-            prior=prior.to(torch.zeros((), dtype=torch.float64)),
-            recognition=recognition,
-        )
+        return prior.sorted(), history, {}
 
     def _anchor(self, like: Tensor) -> Tensor | None:
         """Give the latents of free water, if a component shall stay there."""
