@@ -1,7 +1,9 @@
 import argparse
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from bids_gmvae import __version__
 from bids_gmvae.cli.descriptor import SHOWING, build_descriptor
 from bids_gmvae.cli.parser import build_parser, parse_args
 from bids_gmvae.exceptions import ExitCode
+from tests.tiny import tiny_dataset
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,28 @@ def test_boutiques_makes_a_command_line_that_the_parser_takes(repository, tmp_pa
     assert settings.execution.dry_run == "json"
 
 
+@pytest.mark.slow
+def test_boutiques_runs_the_app(repository, tmp_path, monkeypatch):
+    pytest.importorskip("boutiques")
+    out = tmp_path / "out"
+    invocation = {
+        "bids_dir": str(tiny_dataset(tmp_path / "bids", "sub-01/dwi/sub-01")),
+        "output_dir_name": str(out),
+        "analysis_level": "participant",
+        "estimator": "lsq",
+        "work_dir": str(tmp_path / "work"),
+    }
+    path = tmp_path / "invocation.json"
+    path.write_text(json.dumps(invocation))
+    programs = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    options = "--no-container", "--skip-data-collection"
+    bosh("exec", "launch", *options, repository / "boutiques.json", path)
+    # Its exit status does not tell whether the app succeeded.
+    assert list(out.glob("sub-01/dwi/*_param-msd_desc-mean_dwimap.nii.gz"))
+
+
 def attempt(read, text):
     try:
         return read(text)
@@ -90,5 +115,5 @@ def bosh(*arguments):
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )

@@ -14,6 +14,9 @@ from bids_gmvae.cli.simulate import main as simulate
 #: A user nobody knows, without home and network, who can write what is mounted and nothing else.
 STRICT = ("--read-only", "--network", "none", "--user", "12345:12345", "-e", "HOME=/nonexistent")
 
+#: What to simulate: as in `make demo`, but smaller.
+DEMO = ("--n-subjects", "2", "--scheme", "short", "--slices", "3", "--qsiprep-for", "02")
+
 
 @dataclass(frozen=True)
 class Container:
@@ -87,7 +90,7 @@ def container():
 def bids(tmp_path_factory):
     """A demo dataset of two participants, one of them with QSIPrep's output."""
     folder = tmp_path_factory.mktemp("demo") / "bids"
-    simulate([str(folder), "--n-subjects", "2", "--scheme", "short", "--qsiprep-for", "02"])
+    simulate([str(folder), *DEMO])
     return folder
 
 
@@ -100,5 +103,7 @@ def mapped(container, bids, tmp_path_factory):
     for level in ("participant", "group"):
         container.run("/data", "/out", level, "-w", "/work", mounts=mounts)
     # So that whoever runs the tests can remove the results.
-    container.run("-R", "a+rwX", "/out", "/work", mounts=mounts, entrypoint="chmod")
+    everyone_may = "-exec", "chmod", "a+rwX", "{}", "+"
+    inside = "/out", "/work", "-mindepth", "1"
+    container.run(*inside, *everyone_may, mounts=mounts, entrypoint="find")
     return result

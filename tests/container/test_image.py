@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from bids_gmvae import __version__
-from tests.container.conftest import digests, writable_by_all
+from tests.container.conftest import DEMO, digests, writable_by_all
 
 pytestmark = pytest.mark.container
 
 
 def test_every_participant_is_mapped_and_reported(mapped):
     for label in ("01", "02"):
-        (mean,) = mapped.out.glob(f"sub-{label}/dwi/*_param-md_desc-mean_dwimap.nii.gz")
+        (mean,) = mapped.out.glob(f"sub-{label}/dwi/*_param-msd_desc-mean_dwimap.nii.gz")
         (mask,) = mapped.out.glob(f"sub-{label}/dwi/*_mask.nii.gz")
         inside = np.asarray(nb.load(mask).dataobj) > 0
         values = np.asarray(nb.load(mean).dataobj)[inside]
@@ -63,10 +63,7 @@ def test_the_recipe_gives_the_same_maps(container, mapped, bids, tmp_path, repos
 
 def test_datasets_are_simulated_in_the_image_too(container, bids, tmp_path):
     folder = writable_by_all(tmp_path / "simulated")
-    container.run(
-        "/sim", "--n-subjects", "2", "--scheme", "short", "--qsiprep-for", "02",
-        mounts={folder: "/sim"}, entrypoint="bids-gmvae-simulate",
-    )  # fmt: skip
+    container.run("/sim", *DEMO, mounts={folder: "/sim"}, entrypoint="bids-gmvae-simulate")
     assert digests(folder) == digests(bids)
 
 
