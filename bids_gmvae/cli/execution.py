@@ -28,6 +28,7 @@ from bids_gmvae.workflows.base import (
     writer_name,
 )
 from bids_gmvae.workflows.plan import Plan, PlannedRun, node_name
+from bids_gmvae.workflows.resources import ask_scheduler
 
 LOGGER = logging.getLogger(__name__)
 
@@ -49,6 +50,10 @@ SYMPTOMS: Mapping[str, BaseException] = {
     "No space left on device": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
     "Disk quota exceeded": OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
     "Read-only file system": OSError(errno.EROFS, os.strerror(errno.EROFS)),
+    "results file does not exist": GMVAEError(
+        "The scheduler ended its job: it was cancelled, or out of memory or time.",
+        "See slurm-*.out in the folder batch of the work directory; ask for more by sbatch_args.",
+    ),
 }
 
 
@@ -195,6 +200,8 @@ def run_graph(
             LOGGER.info("%s%s: %s", names, of_model, STEPS[node.name])
 
     with _plugin(plan, settings, log_dir, follow) as options:
+        if settings.compute.use_plugin is not None:
+            ask_scheduler(workflow, **options)
         try:
             workflow.run(**options)
         except Exception:

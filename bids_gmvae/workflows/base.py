@@ -12,6 +12,7 @@ from bids_gmvae.config import RunSettings
 from bids_gmvae.workflows.dwi import estimation_settings, init_dwi_derivatives_wf, init_dwi_wf
 from bids_gmvae.workflows.estimation import init_estimation_wf
 from bids_gmvae.workflows.plan import Plan, PlannedRun, node_name
+from bids_gmvae.workflows.resources import fit_gb
 
 #: Folder within the work directory.
 NAME = "gmvae_wf"
@@ -85,7 +86,7 @@ def init_participant_wf(
             reasons=[planned.reason for planned in members],
             device=device,
             omp_nthreads=settings.compute.omp_nthreads,
-            mem_gb=1.5 + 0.5 * sum(planned.size_gb for planned in members),
+            mem_gb=fit_gb(planned.size_gb for planned in members),
             label=f"{_called(members)} ({members[0].signal_model})",
             name=fit_name(members[0]),
         )

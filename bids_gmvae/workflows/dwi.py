@@ -64,7 +64,7 @@ def init_dwi_wf(
     check = pe.Node(
         CheckRun(run=run.to_dict(), settings=pick(settings, CHECK_SETTINGS)),
         name="check",
-        mem_gb=0.3,
+        mem_gb=0.5,
     )
     mask = pe.Node(
         ComputeMask(mask=settings.mask, b0_threshold=settings.b0_threshold),
@@ -133,7 +133,7 @@ def init_dwi_derivatives_wf(
     """
     workflow = pe.Workflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(fields=["results", "fit"]), name="inputnode")
-    select = pe.Node(niu.Select(index=[index]), name="select")
+    select = pe.Node(niu.Select(index=[index]), name="select", run_without_submitting=True)
     write = pe.Node(
         WriteDerivatives(out_dir=str(out_dir), provenance=dict(provenance)),
         name="write",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bids_gmvae.io.run import Run
+from bids_gmvae.workflows.resources import fit_gb
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,14 @@ class Plan:
             label: tuple(planned for planned in self.runs if planned.run.subject == label)
             for label in labels
         }
+
+    @property
+    def largest_fit_gb(self) -> float:
+        """Memory that the largest step takes, GB; 0 if there is none."""
+        groups: dict[tuple[str, str], list[float]] = {}
+        for planned in self.runs:
+            groups.setdefault((planned.run.subject, planned.group), []).append(planned.size_gb)
+        return max(map(fit_gb, groups.values()), default=0.0)
 
 
 def run_key(run: Run) -> str:
