@@ -18,7 +18,7 @@ RECORDER = """#!/bin/bash
 printf '%s\\0' "$(basename "$0")" "$@" >>"$RECORD"
 printf '\\n' >>"$RECORD"
 if [[ " $* " == *" --dry-run=json "* ]]; then
-    echo '{"participants": ["01", "02"], "invalid": []}'
+    echo '{"participants": ["01", "02"], "invalid": [], "memory_gb": 3}'
 fi
 """
 
@@ -26,6 +26,7 @@ fi
 SBATCH = """#!/bin/bash
 tasks=1
 while [[ $1 == --* ]]; do
+    [[ $1 == --mem=* ]] && memory=${1#--mem=} && export SLURM_MEM_PER_NODE=${memory%M}
     [[ $1 == --array=* ]] && tasks=${1#--array=1-} && tasks=${tasks%%%*}
     shift
 done
@@ -114,6 +115,20 @@ def test_slurm_gets_one_job_per_participant_of_the_plan(recipe, tmp_path):
     assert group.analysis_level == "group"
     assert f"{tmp_path}/work/sub-01:/work" in calls[1][1]
     assert f"{tmp_path}/work/sub-02:/work" in calls[2][1]
+
+
+def test_steps_share_the_memory_of_a_job_with_the_app(recipe):
+    calls = recipe("apptainer_slurm/submit.sh", "bids", "out", IMAGE="")
+    assert settings_of(*calls[1]).compute.mem_mb == 2000
+    calls = recipe("apptainer_slurm/submit.sh", "bids", "out", IMAGE="", MEM="9000M")
+    assert settings_of(*calls[-2]).compute.mem_mb == 8000
+
+
+def test_a_job_that_gets_a_gpu_uses_it(recipe):
+    calls = recipe("apptainer_slurm/submit.sh", "bids", "out", IMAGE="app.sif", GPU="1")
+    plan, first, *_ = (settings_of(*call, image="app.sif") for call in calls)
+    assert (plan.compute.device, first.compute.device) == ("cpu", "cuda")
+    assert ["--nv" in arguments for _, arguments in calls] == [False, True, True, False]
 
 
 def test_slurm_runs_without_a_container_too(recipe):

@@ -12,10 +12,11 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from bids_gmvae import __version__
-from bids_gmvae.config import ModelSettings, RunSettings
+from bids_gmvae.config import ComputeSettings, ModelSettings, RunSettings
 from bids_gmvae.exceptions import AcquisitionError, InputError, NothingEligibleError
 from bids_gmvae.io.run import Run
 from bids_gmvae.workflows.plan import LeftOut, Plan, PlannedRun, node_name, run_key
+from bids_gmvae.workflows.resources import APP_GB
 
 if TYPE_CHECKING:
     from bids_gmvae.modalities.dwi import CheckedRun
@@ -68,11 +69,10 @@ def make_plan(settings: RunSettings) -> Plan:
     DeviceError
         If the device is not there.
     """
-    from bids_gmvae.estimators.device import resolve_device
     from bids_gmvae.modalities.base import raise_errors
     from bids_gmvae.modalities.dwi import check, find_runs
 
-    device = resolve_device(settings.compute.device)
+    device = _device(settings.compute)
     model = _model_settings(settings.model)
     runs, skipped = find_runs(settings)
     left_out = [LeftOut(str(item.path), item.reason) for item in skipped]
@@ -185,6 +185,7 @@ def to_json(plan: Plan) -> str:
         "version": __version__,
         "device": plan.device,
         "participants": list(plan.subjects),
+        "memory_gb": math.ceil(APP_GB + plan.largest_fit_gb),
         "runs": [
             {
                 "participant": planned.run.subject,
@@ -209,6 +210,15 @@ def to_json(plan: Plan) -> str:
         "skipped": [_left_out_json(item) for item in plan.left_out if not item.invalid],
     }
     return json.dumps(content, indent=2)
+
+
+def _device(settings: ComputeSettings) -> str:
+    """Find the device, which must be here unless a plugin may compute elsewhere."""
+    from bids_gmvae.estimators.device import resolve_device
+
+    if settings.use_plugin is not None and settings.device.startswith("cuda"):
+        return settings.device if ":" in settings.device else "cuda:0"
+    return resolve_device(settings.device)
 
 
 def _model_settings(settings: ModelSettings) -> ModelSettings:

@@ -57,6 +57,7 @@ class FitRuns(RunInterface):
 
         from bids_gmvae.config import ModelSettings
         from bids_gmvae.estimators import get_estimator
+        from bids_gmvae.estimators.device import resolve_device
         from bids_gmvae.io.measured import MeasuredRun
         from bids_gmvae.signal_models import get_signal_model
 
@@ -72,7 +73,7 @@ class FitRuns(RunInterface):
                 ModelSettings(**self.inputs.settings),
                 estimator=self.inputs.estimator,
                 reuse_fit=Path(self.inputs.reuse_fit) if self.inputs.reuse_fit else None,
-                device=self.inputs.device,
+                device=resolve_device(self.inputs.device),
                 progress=progress,
             )
         # Times go into the log only: outputs of equal inputs have equal bytes.

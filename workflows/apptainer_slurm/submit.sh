@@ -6,9 +6,11 @@
 # IMAGE     the app as a SIF file: apptainer build bids_gmvae.sif docker-daemon://bids_gmvae:cpu
 # GPU=1     ask for one GPU per job (needs an image made from bids_gmvae:cuda)
 # SCRATCH   folder for intermediate results that outlives a job, so that a requeued job resumes
+# CPUS      cores of a job; 4
+# MEM       its memory, e.g. 16G; what the plan says that the largest participant needs
 # LIMIT     jobs at the same time; 20
 # LABELS    participants, e.g. LABELS="01 02"; all that have something to map
-# SBATCH_*  whatever your cluster wants, e.g. SBATCH_ACCOUNT, SBATCH_PARTITION
+# SBATCH_*  whatever your cluster wants, e.g. SBATCH_ACCOUNT, SBATCH_PARTITION, SBATCH_TIMELIMIT
 set -euo pipefail
 (($# >= 2)) || { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
 if [[ " $* " == *" --participant"?"label"* ]]; then
@@ -35,16 +37,20 @@ selection=()
 GPU=0 "$here/app.sh" "$bids" "$out" participant "$@" "${selection[@]}" --dry-run=json \
     --device cpu >"$plan"
 participants=$out/logs/slurm/participants.txt
-"$here/participants.py" "$plan" >"$participants"
+memory=$("$here/read_plan.py" "$plan" "$participants")
 count=$(wc -l <"$participants")
 echo "$count participants; the plan is in $plan"
 ((count > 0)) || exit 3
 
-gres=()
-[[ $GPU == 1 ]] && gres=(--gres=gpu:1)
-array=$(sbatch --parsable --array="1-$count%${LIMIT:-20}" "${gres[@]}" \
+resources=(--cpus-per-task="${CPUS:-4}" --mem="${MEM:-${memory}M}")
+device=()
+if [[ $GPU == 1 ]]; then
+    resources+=(--gres=gpu:1)
+    device=(--device cuda)
+fi
+array=$(sbatch --parsable --array="1-$count%${LIMIT:-20}" "${resources[@]}" \
     --output="$out/logs/slurm/%A_%a.log" "$here/participant.sbatch" \
-    "$participants" "$bids" "$out" "$@")
+    "$participants" "$bids" "$out" "${device[@]}" "$@")
 # After them whatever became of them: the tables hold the participants that were mapped.
 group=$(sbatch --parsable --dependency="afterany:$array" \
     --output="$out/logs/slurm/%j_group.log" "$here/group.sbatch" "$bids" "$out")
