@@ -17,6 +17,7 @@ from bids_gmvae.interfaces.progress import fit_progress
 if TYPE_CHECKING:
     from bids_gmvae.config import ModelSettings
     from bids_gmvae.estimators import Fit, Measurements
+    from bids_gmvae.estimators.problem import Problem
     from bids_gmvae.io.measured import MeasuredRun
     from bids_gmvae.io.result import RunResult
     from bids_gmvae.signal_models import SignalModel
@@ -33,6 +34,7 @@ class FitRunsInputSpec(InputSpec):
     estimator = traits.Str(mandatory=True, desc="name of the estimator")
     settings = traits.Dict(desc="fields of ModelSettings")
     reuse_fit = File(exists=True, desc="saved fit to apply instead of fitting")
+    prior_from = File(exists=True, desc="prior of the settings: its content counts, not its path")
     device = traits.Str("cpu", usedefault=True, desc="cpu or cuda:N")
     label = traits.Str("", usedefault=True, nohash=True, desc="what the progress bar says")
     use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc="tells Nipype to take a GPU")
@@ -140,9 +142,10 @@ def fit_runs(
     baseline = None
     if fit.estimator != "lsq":
         baseline = get_estimator("lsq")(signal_model, settings, device=device).fit(*measured)
+    training = fit.training or (None,) * len(runs)
     results = [
-        estimate(run, fit, baseline, reason, device)
-        for run, reason in zip(runs, reasons, strict=True)
+        estimate(run, fit, baseline, reason, device, voxels)
+        for run, reason, voxels in zip(runs, reasons, training, strict=True)
     ]
     return fit, results
 
@@ -166,9 +169,14 @@ def saved_fit(
 
 
 def estimate(
-    run: MeasuredRun, fit: Fit, baseline: Fit | None, reason: str, device: str
+    run: MeasuredRun,
+    fit: Fit,
+    baseline: Fit | None,
+    reason: str,
+    device: str,
+    training: Problem | None,
 ) -> RunResult:
-    """Apply a fit, and the baseline if any, to one run."""
+    """Apply a fit, and the baseline if any, to one run; keep the voxels it was learnt from."""
     from bids_gmvae.io.result import RunResult
 
     measured: Measurements = run.measurements
@@ -198,4 +206,5 @@ def estimate(
         posterior=fit.posterior(measured),
         lsq=None if baseline is None else baseline.posterior(measured),
         info=info,
+        training=training,
     )

@@ -17,6 +17,7 @@ from bids_gmvae.io.atomic import write_image, write_json, write_tsv
 from bids_gmvae.io.qc import measures, quality, quality_table
 from bids_gmvae.io.result import RunResult
 from bids_gmvae.io.run import Run
+from bids_gmvae.io.training import DESC, SUFFIX, write_training
 from bids_gmvae.posterior import FAILED, ParameterPosterior, Status
 from bids_gmvae.signal_models.base import Parameter, SignalModel
 from bids_gmvae.voxels import unmask
@@ -115,6 +116,11 @@ def parameter_path(run: Run, model: str, parameter: Parameter, desc: str) -> Pat
     return folder / (parameter_name(run.stem, model, parameter, desc) + ".nii.gz")
 
 
+def training_path(run: Run, model: str) -> Path:
+    """Give the path of the voxels for a prior of many, relative to the output dataset."""
+    return map_path(run, suffix=SUFFIX, desc=DESC, model=model, extension=".pt")
+
+
 def in_space(stem: str, space: str) -> str:
     """Put a standard space into the entities of a run, in the place of its own.
 
@@ -177,6 +183,11 @@ def write_result(result: RunResult, out_dir: Path, *, provenance: Mapping[str, A
     found = measures(result, sloppy=bool(provenance.get("sloppy")))
     written.append(write_json(summary, quality(found, result)))
     written.append(write_tsv(_with_extension(summary, ".tsv"), quality_table(found)))
+    voxels = out_dir / training_path(run, label)
+    if result.training is None:
+        voxels.unlink(missing_ok=True)  # of an earlier call
+    else:
+        written.append(write_training(voxels, result.training))
     _remove_leftovers(out_dir, run, result.posterior.signal_model, keep=set(written))
     return written
 

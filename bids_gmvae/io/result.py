@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from bids_gmvae.acquisition import Acquisition
+from bids_gmvae.estimators.problem import Problem
 from bids_gmvae.io.run import Run
+from bids_gmvae.io.training import from_content, to_content
 from bids_gmvae.posterior import ParameterPosterior
 from bids_gmvae.signal_models import get_signal_model
 from bids_gmvae.voxels import Grid
@@ -47,6 +49,8 @@ class RunResult:
         Plain values: ``issues`` (list of issue dicts), ``mask`` (source and counts), ``shells``
         (list of {b_value, n_volumes, is_b0, ...}), ``fit`` (estimator, settings, history, summary,
         device), ``frame``, ``signal_model`` and ``reason`` (why this model).
+    training : Problem, optional
+        Voxels of the run for a prior of many participants.
     """
 
     run: Run
@@ -59,6 +63,7 @@ class RunResult:
     posterior: ParameterPosterior
     lsq: ParameterPosterior | None
     info: Mapping[str, Any]
+    training: Problem | None = None
 
     def save(self, path: Path) -> None:
         """Write to one file, estimates in single precision as maps are; no code is pickled."""
@@ -80,6 +85,7 @@ class RunResult:
             "acquisition": dict(self.acquisition.columns),
             "posterior": _single(self.posterior),
             "lsq": {} if self.lsq is None else _single(self.lsq),
+            "training": {} if self.training is None else to_content(self.training),
         }
         torch.save(content, path)
 
@@ -90,7 +96,7 @@ class RunResult:
         header = json.loads(content["header"])
         tensors = {name: tensor.numpy() for name, tensor in content["tensors"].items()}
         signal_model = get_signal_model(header["signal_model"])
-        lsq = content["lsq"]
+        lsq, training = content["lsq"], content["training"]
         return cls(
             run=Run.from_dict(header["run"]),
             grid=Grid.from_dict(tensors["mask"].shape, header["grid"]),
@@ -102,6 +108,7 @@ class RunResult:
             posterior=ParameterPosterior.from_tensors(signal_model, content["posterior"]),
             lsq=ParameterPosterior.from_tensors(signal_model, lsq) if lsq else None,
             info=header["info"],
+            training=from_content(training) if training else None,
         )
 
 

@@ -47,6 +47,7 @@ _LEARNING_SUMMARY: Mapping[str, str] = {
     "n_active": "ActiveComponents",
     "n_epochs": "Epochs",
     "n_training_voxels": "TrainingVoxels",
+    "prior": "Prior",
 }
 
 

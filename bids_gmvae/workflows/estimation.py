@@ -78,6 +78,8 @@ def init_estimation_wf(
     )
     if settings.reuse_fit is not None:
         fit.inputs.reuse_fit = str(settings.reuse_fit)
+    if settings.prior_from is not None:
+        fit.inputs.prior_from = str(settings.prior_from)
     outputnode = pe.Node(niu.IdentityInterface(fields=["results", "fit"]), name="outputnode")
     workflow.connect(
         [
