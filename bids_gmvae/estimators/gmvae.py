@@ -164,28 +164,11 @@ class GMVAE(Estimator):
             problems,
             recognition,
             n_components=self.settings.n_components,
-            anchor=self._anchor(problems[0].data),
+            anchor=free_water_anchor(self.signal_model, self.settings, problems[0].data),
             generator=generator,
             progress=self.progress,
         )
         return prior.sorted(), history, {}
-
-    def _anchor(self, like: Tensor) -> Tensor | None:
-        """Give the latents of free water, if a component shall stay there."""
-        if not self.settings.free_water_anchor:
-            return None
-        free_water = self.signal_model.free_water
-        if free_water is None:
-            raise InputError(
-                f"The signal model {self.signal_model.name} has no free-water anchor.",
-                "Leave --free-water-anchor out, or use --signal-model msdki.",
-            )
-        if self.settings.n_components < 2:
-            raise InputError(
-                "A free-water anchor needs a component besides it, --n-components is 1.",
-                "Use --n-components 2 or more.",
-            )
-        return self.signal_model.to_real(torch.tensor(free_water, dtype=torch.float64)).to(like)
 
     def _training_voxels(
         self, runs: tuple[Measurements, ...], generator: torch.Generator
@@ -223,6 +206,27 @@ class GMVAE(Estimator):
                 for row in model.to_physical(prior.means[:-1])
             ],
         }
+
+
+def free_water_anchor(
+    signal_model: SignalModel, settings: ModelSettings, like: Tensor
+) -> Tensor | None:
+    """Give the latents of free water, if a component shall stay there, typed as ``like``."""
+    if not settings.free_water_anchor:
+        return None
+    if signal_model.free_water is None:
+        raise InputError(
+            f"The signal model {signal_model.name} has no free-water anchor.",
+            "Leave --free-water-anchor out, or use --signal-model msdki.",
+        )
+    if settings.n_components < 2:
+        raise InputError(
+            "A free-water anchor needs a component besides it, --n-components is 1.",
+            "Use --n-components 2 or more.",
+        )
+    return signal_model.to_real(torch.tensor(signal_model.free_water, dtype=torch.float64)).to(
+        like
+    )
 
 
 def prior_influence(mixture: MixturePosterior, potential: Potential) -> Tensor:
