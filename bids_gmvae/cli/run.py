@@ -150,7 +150,9 @@ def _environment(settings: RunSettings) -> Iterator[None]:
 
     work_dir = settings.execution.work_dir
     if settings.execution.dry_run is not None:
-        with tempfile.TemporaryDirectory(prefix="bids-gmvae-") as cache:
+        with _usable(Path(os.environ.get("TMPDIR", "/tmp"))):
+            temporary = tempfile.TemporaryDirectory(prefix="bids-gmvae-")
+        with temporary as cache:
             prepare_environment(settings, Path(cache))
             yield
         return

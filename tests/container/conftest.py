@@ -25,8 +25,8 @@ class Container:
     engine: str
     image: str
 
-    def run(self, *arguments, mounts=None, entrypoint=None):
-        options = list(STRICT)
+    def run(self, *arguments, mounts=None, entrypoint=None, more=()):
+        options = [*STRICT, *more]
         if self.engine.endswith("podman"):
             options.append("--read-only-tmpfs=false")  # else there is a /tmp, unlike in docker
         for folder, target in (mounts or {}).items():
@@ -49,7 +49,8 @@ class Mapped:
 
 def output_of(*command):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
     return done.stdout.strip()
 
 

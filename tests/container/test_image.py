@@ -41,11 +41,13 @@ def test_compiled_code_outlives_the_container(mapped):
     assert list((mapped.work / "cache" / "numba").rglob("*.nbc"))
 
 
-def test_the_same_command_again_changes_nothing(container, mapped, bids):
-    before = {path: path.stat().st_mtime_ns for path in mapped.out.rglob("*.nii.gz")}
+def test_the_same_command_again_fits_nothing_again(container, mapped, bids):
+    fits, maps = fitted(mapped.work), digests(mapped.out)
+    assert len(fits) == 2
     mounts = {bids: "/data:ro", mapped.out: "/out", mapped.work: "/work"}
     container.run("/data", "/out", "participant", "-w", "/work", mounts=mounts)
-    assert {path: path.stat().st_mtime_ns for path in mapped.out.rglob("*.nii.gz")} == before
+    assert fitted(mapped.work) == fits
+    assert digests(mapped.out) == maps
 
 
 def test_the_recipe_gives_the_same_maps(container, mapped, bids, tmp_path, repository):
@@ -67,11 +69,13 @@ def test_datasets_are_simulated_in_the_image_too(container, bids, tmp_path):
     assert digests(folder) == digests(bids)
 
 
-def test_the_plan_needs_nothing_but_the_data(container, bids):
-    plan = json.loads(
-        container.run("/data", "/out", "participant", "--dry-run=json", mounts={bids: "/data:ro"})
-    )
+def test_the_plan_needs_the_data_and_a_place_for_temporary_files(container, bids):
+    arguments = "/data", "/out", "participant", "--dry-run=json"
+    mounts = {bids: "/data:ro"}
+    plan = json.loads(container.run(*arguments, mounts=mounts, more=["--tmpfs", "/tmp"]))
     assert plan["participants"] == ["01", "02"]
+    with pytest.raises(RuntimeError, match="No usable temporary directory"):
+        container.run(*arguments, mounts=mounts)
 
 
 def test_the_image_is_of_this_version(container):
@@ -85,3 +89,8 @@ def test_the_image_for_cpus_is_small(container):
     if not version.endswith("-cpu"):
         pytest.skip("not the image for CPUs")
     assert int(container.inspect("{{.Size}}")) <= 1.8e9
+
+
+def fitted(work):
+    """Give when each fit was made."""
+    return {path: path.stat().st_mtime_ns for path in work.rglob("result_fit.pklz")}
