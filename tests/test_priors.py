@@ -13,6 +13,7 @@ from bids_gmvae.priors import (
     invert,
     learn,
     spread_centres,
+    sum_compiled,
 )
 
 F64 = torch.float64
@@ -99,6 +100,8 @@ def test_the_compiled_posterior_equals_the_tensors(n_latent, own, generator):
     components = matrices(n_components), numbers(n_components, n_latent), numbers(n_components)
     expected = combine_tensors(potential, *components)
     torch.testing.assert_close(vars(combine_compiled(potential, *components)), vars(expected))
+    summed = sum_compiled(potential, *components)
+    torch.testing.assert_close(vars(summed), vars(Statistics.of(expected)))
 
 
 def test_no_data_give_the_prior_back(prior):

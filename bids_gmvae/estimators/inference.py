@@ -47,4 +47,4 @@ def infer(
 def expect(problem: Problem, recognition: Recognition, prior: GaussianMixturePrior) -> Statistics:
     """Sum over the voxels of a run what they contribute to the next prior."""
     potential, _ = infer(problem, recognition, prior)
-    return Statistics.of(prior.posterior(join([potential])))
+    return prior.expect(join([potential]))

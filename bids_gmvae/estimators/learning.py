@@ -140,6 +140,7 @@ def _by_quadrature(
         for problem, item in zip(problems, recognised, strict=True)
     ]
     accepted, history, n_steps = (prior, potentials), [-math.inf], 1
+    best = prior
     for round_ in range(N_ROUNDS):
         negligible = NEGLIGIBLE if round_ else NEGLIGIBLE_AT_FIRST
         potentials = [
@@ -153,6 +154,7 @@ def _by_quadrature(
         gain = evidence - history[-1]
         if gain > -SLACK:
             accepted, n_steps = (prior, potentials), min(2 * n_steps, MAX_STEPS)
+            best = prior if evidence > max(history) else best
             history.append(evidence)
             if abs(gain) < TOLERANCE:
                 break
@@ -161,7 +163,7 @@ def _by_quadrature(
         else:
             break
         prior, _ = learn(prior, join(potentials), n_steps=n_steps)
-    return accepted[0], history[1:]
+    return best, history[1:]
 
 
 def join(potentials: Sequence[Potential]) -> Potential:

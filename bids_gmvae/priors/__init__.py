@@ -6,7 +6,7 @@ then exact.
 
 from __future__ import annotations
 
-from bids_gmvae.priors.combine import combine_compiled, combine_tensors
+from bids_gmvae.priors.combine import combine_compiled, combine_tensors, sum_compiled
 from bids_gmvae.priors.mixture import GaussianMixturePrior, learn, spread_centres
 from bids_gmvae.priors.potentials import MixturePosterior, Potential, Statistics, invert
 
@@ -20,4 +20,5 @@ __all__ = [
     "invert",
     "learn",
     "spread_centres",
+    "sum_compiled",
 ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from bids_gmvae.priors.potentials import MixturePosterior, Potential, invert
+from bids_gmvae.priors.potentials import MixturePosterior, Potential, Statistics, invert
 
 
 def combine_tensors(
@@ -44,19 +46,45 @@ def combine_compiled(
     """Do the same as `combine_tensors`, faster, on the CPU in double precision."""
     from bids_gmvae.priors.compiled import combine  # compiles
 
+    given = _arrays(potential, precisions, pull, offset)
+    posterior = _room(pull, len(potential))
+    written = (getattr(posterior, part.name).numpy() for part in fields(posterior))
+    combine(*given, *written, _scratch(pull))
+    return posterior
+
+
+def sum_compiled(
+    potential: Potential, precisions: Tensor, pull: Tensor, offset: Tensor
+) -> Statistics:
+    """Do the same as `combine_compiled` and `Statistics.of`, without room for every voxel."""
+    from bids_gmvae.priors.compiled import add_up  # compiles
+
+    given = _arrays(potential, precisions, pull, offset)
+    voxel = _room(pull, 1)
+    room = (item[0].numpy() for item in (voxel.responsibilities, voxel.means, voxel.covariances))
+    counts, first, second = (torch.zeros_like(item) for item in (offset, pull, precisions))
+    written = (item.numpy() for item in (counts, first, second))
+    log_evidence = add_up(*given, *room, _scratch(pull), *written)
+    return Statistics(counts, first, second, pull.new_tensor(log_evidence), len(potential))
+
+
+def _arrays(potential: Potential, *components: Tensor) -> list[NDArray[np.float64]]:
+    """Give what compiled functions take, the potentials with an axis of components."""
     if potential.constant.dim() == 1:
         potential = potential.by_component(1)
-    n_voxels, (n_components, n_latent) = len(potential), pull.shape
-    given = (potential.precision, potential.shift, potential.constant, precisions, pull, offset)
-    posterior = MixturePosterior(
+    given = (potential.precision, potential.shift, potential.constant, *components)
+    return [tensor.contiguous().numpy() for tensor in given]
+
+
+def _room(pull: Tensor, n_voxels: int) -> MixturePosterior:
+    n_components, n_latent = pull.shape
+    return MixturePosterior(
         responsibilities=pull.new_empty(n_voxels, n_components),
         means=pull.new_empty(n_voxels, n_components, n_latent),
         covariances=pull.new_empty(n_voxels, n_components, n_latent, n_latent),
         log_evidence=pull.new_empty(n_voxels),
     )
-    combine(
-        *(tensor.contiguous().numpy() for tensor in given),
-        *(getattr(posterior, part.name).numpy() for part in fields(posterior)),
-        pull.new_empty(2 * n_latent + 1, n_latent).numpy(),
-    )
-    return posterior
+
+
+def _scratch(pull: Tensor) -> NDArray[np.float64]:
+    return np.empty((2 * pull.shape[1] + 1, pull.shape[1]))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from bids_gmvae.priors.combine import combine_compiled, combine_tensors
+from bids_gmvae.priors.combine import combine_compiled, combine_tensors, sum_compiled
 from bids_gmvae.priors.potentials import MixturePosterior, Potential, Statistics, invert
 
 #: Weak inverse-Wishart prior on component covariances, in spreads of the broad population.
@@ -124,12 +124,23 @@ class GaussianMixturePrior:
         MixturePosterior
             One normal per voxel and component.
         """
+        components = self._components()
+        combine = combine_compiled if _compiles(components[0]) else combine_tensors
+        return combine(potential, *components)
+
+    def expect(self, potential: Potential) -> Statistics:
+        """Sum what potentials contribute to the next prior."""
+        components = self._components()
+        if _compiles(components[0]):
+            return sum_compiled(potential, *components)
+        return Statistics.of(combine_tensors(potential, *components))
+
+    def _components(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Give precisions, precisions times means, and the rest of the log joint probability."""
         precisions, log_det_covariance = invert(self.covariances)
         pull = torch.einsum("kpq,kq->kp", precisions, self.means)
         offset = torch.log(self.weights) - (log_det_covariance + (pull * self.means).sum(-1)) / 2
-        compiled = pull.device.type == "cpu" and pull.dtype == torch.float64
-        combine = combine_compiled if compiled else combine_tensors
-        return combine(potential, precisions, pull, offset)
+        return precisions, pull, offset
 
     def update(self, statistics: Statistics) -> GaussianMixturePrior:
         """Give the prior of highest posterior density for summed statistics."""
@@ -207,12 +218,16 @@ def learn(
     """
     history: list[float] = []
     for _ in range(n_steps):
-        statistics = Statistics.of(prior.posterior(potential))
+        statistics = prior.expect(potential)
         history.append(float(statistics.log_evidence) / statistics.n_voxels)
         if len(history) > 1 and abs(history[-1] - history[-2]) < tolerance:
             break
         prior = prior.update(statistics)
     return prior, history
+
+
+def _compiles(like: Tensor) -> bool:
+    return like.device.type == "cpu" and like.dtype == torch.float64
 
 
 def spread_centres(points: Tensor, n: int, generator: torch.Generator) -> Tensor:

@@ -11,6 +11,11 @@ from bids_gmvae.acquisition import Acquisition, Shells, find_shells
 from bids_gmvae.exceptions import AcquisitionError
 from bids_gmvae.signal_models.base import Parameter, SignalModel
 
+#: Diffusivity of water at 37 degrees C, mm^2/s; Mills 1973, https://doi.org/10.1021/j100624a025.
+#: No tissue's mean exceeds it: in fluid D and K trade off along a ridge of the likelihood, and a
+#: component that climbs it takes voxels of partial volume along.
+FREE_WATER = 3.0e-3
+
 
 class MSDKI(SignalModel):
     r"""Mean signal diffusivity and kurtosis of the powder average.
@@ -32,7 +37,7 @@ class MSDKI(SignalModel):
     parameters = (
         Parameter(
             "diffusivity", "mm^2/s", 1e-5, 4e-3, 1.5e-3, 1e-3, "linear",
-            "Mean signal diffusivity", {"param": "msd"}, (0.0, 3e-3), (1e-4, 3.05e-3),
+            "Mean signal diffusivity", {"param": "msd"}, (0.0, 3e-3), (1e-4, FREE_WATER),
         ),
         Parameter(
             "kurtosis", "", -3 / 7, 3.0, 0.9, 0.7, "linear",
@@ -40,8 +45,8 @@ class MSDKI(SignalModel):
         ),
     )  # fmt: skip
 
-    #: Free water is Gaussian; Mills 1973, https://doi.org/10.1021/j100624a025, at 37 degrees C.
-    free_water = (3.0e-3, 0.0)
+    #: Free water is Gaussian.
+    free_water = (FREE_WATER, 0.0)
 
     def signal(self, acquisition: Acquisition, diffusivity: Tensor, kurtosis: Tensor) -> Tensor:
         """Compute the powder-averaged signal."""
