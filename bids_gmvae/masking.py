@@ -169,6 +169,12 @@ def _open_on_grid(
         ) from error
     except DAMAGED as error:
         raise InputError(f"The {what} {path} must be a NIfTI image, but: {error}.") from error
+    if image.get_data_dtype().kind not in "biuf":
+        raise InputError(
+            f"The {what} {path} must hold real numbers, but its data type is "
+            f"{image.get_data_dtype()}.",
+            f"Give another one with {option} PATH.",
+        )
     shape = image.shape[:3] if image.shape[3:] == (1,) else image.shape
     if tuple(shape) != tuple(grid.shape):
         raise InputError(
@@ -177,7 +183,7 @@ def _open_on_grid(
             f"Resample it to the image, or use {option} auto.",
         )
     difference = float(np.abs(image.affine - grid.affine).max())
-    if difference > AFFINE_TOLERANCE:
+    if not difference <= AFFINE_TOLERANCE:  # nor is not-a-number
         raise InputError(
             f"The {what} must have the affine of the image, but that of {path} differs by up to "
             f"{difference:.3g} (mm).",

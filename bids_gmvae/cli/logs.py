@@ -62,6 +62,8 @@ def configure_logging(log_file: Path | None, *, verbose: int = 0) -> None:
     for name in ("bids_gmvae", "nipype", "py.warnings"):
         shown = name == "bids_gmvae" or verbose
         _attach(logging.getLogger(name), [*handlers, *([console] if shown else [])])
+    # What it repairs in a header, or cannot, the checks tell with the name of the file.
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
     # Nipype sets levels on its own loggers when it is imported, and again for each workflow.
     for name in ("nipype.workflow", "nipype.interface", "nipype.utils"):
         logging.getLogger(name).handlers.clear()

@@ -7,6 +7,7 @@ neither torch nor Nipype; a test keeps both equal.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 from collections.abc import Callable
@@ -109,7 +110,7 @@ def number(
         except ValueError:
             value = kind(at_least) - 1
         # Negated, so that NaN is refused too.
-        if not (value >= at_least and (below is None or value < below)):
+        if not (at_least <= value < (math.inf if below is None else below)):
             raise argparse.ArgumentTypeError(f"'{text}' must be {what} {limits}")
         return value
 

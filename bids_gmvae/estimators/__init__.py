@@ -10,7 +10,7 @@ from bids_gmvae.estimators.lsq import LSQ, LSQFit
 from bids_gmvae.estimators.mlp import MLP, MLPFit
 from bids_gmvae.estimators.vae_gmm import VAEGMM, VAEGMMFit
 from bids_gmvae.estimators.vae_unig import VAEUniG, VAEUniGFit
-from bids_gmvae.exceptions import UnknownNameError
+from bids_gmvae.exceptions import InputError, UnknownNameError
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     estimator.name: estimator for estimator in (GMVAE, LSQ, MLP, VAEUniG, VAEGMM)
@@ -43,9 +43,13 @@ def load_fit(path: Path) -> Fit:
     Raises
     ------
     InputError
-        If the file is no fit, or one of another format.
+        If the file is no fit, one of another format, or damaged.
     """
     header, state = read_fit(path)
-    if header["estimator"] not in FITS:
-        raise UnknownNameError.of("estimator", header["estimator"], FITS)
-    return restore(FITS[header["estimator"]], header, state)
+    try:
+        return restore(FITS[header["estimator"]], header, state)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(
+            f"The fit {path} is damaged, or from another version: {error}.",
+            "Fit again without --reuse-fit.",
+        ) from error

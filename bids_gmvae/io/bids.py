@@ -36,6 +36,7 @@ def open_layout(
         Folder with (or for) a kept index of the whole dataset.
     """
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
+    from sqlalchemy.exc import SQLAlchemyError
 
     labels = ".+" if database_dir else "|".join(re.escape(label) for label in participants)
     folders = "|".join(io_spec()["folders"])
@@ -48,14 +49,21 @@ def open_layout(
     ]
     if database_dir and dataset.name not in ("raw", "preprocessed"):
         database_dir = database_dir / dataset.name
-    layout = BIDSLayout(
-        dataset.root,
-        # Validation would drop every file of a derivative that stands alone.
-        validate=False,
-        config=_pybids_config(),
-        database_path=database_dir,
-        indexer=BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False),
-    )
+    try:
+        layout = BIDSLayout(
+            dataset.root,
+            # Validation would drop every file of a derivative that stands alone.
+            validate=False,
+            config=_pybids_config(),
+            database_path=database_dir,
+            indexer=BIDSLayoutIndexer(validate=False, ignore=ignore, index_metadata=False),
+        )
+    except SQLAlchemyError as error:
+        raise InputError(
+            f"--bids-database-dir {database_dir} must hold an index of pybids, but it cannot be "
+            f"read: {getattr(error, 'orig', error)}.",
+            "Delete it to index anew.",
+        ) from error
     if Path(str(layout.root)) != dataset.root:
         raise InputError(
             f"--bids-database-dir {database_dir} must hold an index of {dataset.root}, "

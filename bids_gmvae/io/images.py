@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import nibabel as nb
+import numpy as np
 
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.inheritance import require_content
@@ -30,7 +31,7 @@ def open_image(path: Path) -> nb.Nifti1Image:
     Raises
     ------
     InputError
-        If the file is missing, cut off or no NIfTI image of real numbers.
+        If the file is missing, cut off or no NIfTI image of real numbers that lie somewhere.
     """
     require_content(path)
     try:
@@ -44,6 +45,17 @@ def open_image(path: Path) -> nb.Nifti1Image:
         raise InputError(
             f"{path} must hold real numbers, but its data type is {image.get_data_dtype()}.",
             "Give the magnitude image.",
+        )
+    if min(image.shape, default=0) < 1:
+        raise InputError(
+            f"{path} must have voxels along each axis, but has the shape {image.shape}.",
+            "The file may be damaged; copy or convert it again.",
+        )
+    volume = np.linalg.det(image.affine[:3, :3])
+    if not np.isfinite(image.affine).all() or not abs(volume) > 0:
+        raise InputError(
+            f"{path} must say where its voxels lie, but they have a volume of {volume:g} mm^3.",
+            "Its affine is damaged; convert the image again.",
         )
     offset = int(image.dataobj.offset)  # type: ignore[attr-defined]
     expected = offset + image.get_data_dtype().itemsize * math.prod(image.shape)

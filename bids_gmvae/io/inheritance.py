@@ -163,7 +163,7 @@ def read_json(path: Path) -> dict[str, Any]:
     require_content(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON or UTF-8, or numbers beyond measure
         raise InputError(
             f"{path} must be a JSON file, but cannot be read: {error}.", "Correct the file."
         ) from error

@@ -24,10 +24,13 @@ class Skipped:
         What is skipped.
     reason : str
         Why, in a few words.
+    invalid : bool
+        Whether it should have been mapped, but something is wrong with it.
     """
 
     path: Path
     reason: str
+    invalid: bool = False
 
 
 @dataclass(frozen=True, eq=False)

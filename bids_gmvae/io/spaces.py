@@ -97,7 +97,7 @@ def resample_to_template(
         For want of space, quota or permission.
     """
     space, resolution = parse_space(f"{space}:res-{resolution}" if resolution else space)
-    transform = _transform_of(run, space)
+    transform = transform_of(run, space)
     mask_path = out_dir / map_path(run, suffix="mask", desc="gmvae")
     native = load_image(mask_path)
     template, url = template_grid(space, resolution)
@@ -224,19 +224,26 @@ def map_points(transform: Path, points: NDArray[np.float64]) -> NDArray[np.float
     return points
 
 
-def _transform_of(run: Run, space: str) -> Path:
+def transform_of(run: Run, space: str) -> Path:
+    """Give the transform from a run to a template.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
     transform = run.companions.get("to_template")
     if transform is None or not transform.exists():
         raise InputError(
             f"There is no transform from {run.image.name} to {space}; "
-            "no maps in that space were written.",
+            "no maps in that space are written.",
             "QSIPrep writes one (…_mode-image_xfm.h5) when it has an anatomical image.",
         )
     goal = re.search(r"_to-([a-zA-Z0-9+]+)_", transform.name)
     if goal and goal.group(1) != space:
         raise InputError(
             f"The transform {transform.name} leads to {goal.group(1)}, not to {space}; "
-            "no maps in that space were written.",
+            "no maps in that space are written.",
             f"Use --output-spaces {goal.group(1)}.",
         )
     return transform

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
-from bids_gmvae.exceptions import InputError
+from bids_gmvae.exceptions import InputError, UnknownNameError
 from bids_gmvae.voxels import Grid, load_image
 
 #: TemplateFlow's resolution index where none is asked for: that of usual diffusion images.
@@ -17,6 +19,28 @@ _OFFLINE = (
     "TEMPLATEFLOW_HOME to it."
 )
 _TEMPLATES = "https://templateflow.s3.amazonaws.com"
+
+
+def require_template(space: str) -> None:
+    """Raise `UnknownNameError` if TemplateFlow has no template of that name; needs no network.
+
+    Parameters
+    ----------
+    space : str
+        Name of a template, e.g. ``"MNI152NLin2009cAsym"``.
+    """
+    package = importlib.util.find_spec("templateflow")
+    home = os.environ.get("TEMPLATEFLOW_HOME") or os.path.expanduser("~/.cache/templateflow")
+    found = {path.name for path in Path(home).glob("tpl-*")}
+    # What TemplateFlow unpacks when it is first used: the folders and empty files of all.
+    skeleton = Path(str(package and package.origin)).with_name("conf") / "templateflow-skel.zip"
+    if not skeleton.exists():
+        return
+    with zipfile.ZipFile(skeleton) as archive:
+        found |= {name.split("/")[0] for name in archive.namelist()}
+    known = {name.removeprefix("tpl-") for name in found if name.startswith("tpl-")}
+    if space not in known:
+        raise UnknownNameError.of("template in --output-spaces", space, known)
 
 
 def template_grid(space: str, resolution: str) -> tuple[Grid, str]:

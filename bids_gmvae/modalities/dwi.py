@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,9 @@ INPUT_TYPES = ("auto", "raw", "qsiprep")
 #: Entities that preprocessing adds or drops, so that they do not tell runs apart: QSIPrep
 #: merges runs and phase-encoding directions.
 _CHANGED = frozenset({"space", "cohort", "res", "desc", "direction", "part"})
+
+#: What BIDS lets a label consist of.
+_LABEL = re.compile(r"[0-9a-zA-Z+]+")
 
 _Files = Mapping[tuple[Any, ...], Path]
 
@@ -83,9 +87,11 @@ def find_runs(settings: RunSettings) -> tuple[list[Run], list[Skipped]]:
             "dwi", dataset, participants=participants, selection=selection, filters=filters
         )
         images, others = find_images("dwi", dataset, layout, query)
-        skipped += others
+        misnamed = _misnamed(dataset, participants, images)
+        skipped += [*others, *misnamed]
         inheritance = Inheritance(dataset.root)
-        found += [_run(image, dataset, inheritance) for image in images]
+        left_out = {item.path for item in misnamed}
+        found += [_run(image, dataset, inheritance) for image in images if image not in left_out]
 
     runs, superseded = _choose(found)
     skipped += superseded
@@ -112,6 +118,40 @@ def _sources(datasets: Sequence[Dataset], input_type: str) -> list[Dataset]:
             "Add --derivatives NAME=PATH." if derivative else "Use --input-type auto.",
         )
     return sources
+
+
+def _misnamed(
+    dataset: Dataset, participants: Sequence[str], selected: Iterable[Path]
+) -> list[Skipped]:
+    """Find images whose names are not those of BIDS, or of another folder.
+
+    Maps take name and folder from the name of their image: they would be somebody else's.
+    """
+    folders = (dataset.root / f"sub-{label}" for label in participants)
+    patterns = ("dwi/*_dwi.nii*", "ses-*/dwi/*_dwi.nii*")
+    present = {path for folder in folders for pattern in patterns for path in folder.glob(pattern)}
+    return [
+        Skipped(image, fault, invalid=image in selected)
+        for image in sorted(present.union(selected))
+        if (fault := _fault_of_name(image, dataset.root))
+    ]
+
+
+def _fault_of_name(image: Path, root: Path) -> str:
+    """Say what is wrong with the name of an image; nothing if all is well."""
+    name = parse_name(image.name)
+    if name.suffix != "dwi":
+        return "its name is not of BIDS: only its extension may hold dots"
+    for key, label in name.entities.items():
+        if not _LABEL.fullmatch(label):
+            return f"its name is not of BIDS: {key} '{label}' must be letters and digits"
+    for folder in image.relative_to(root).parts[:-1]:
+        prefix, _, label = folder.partition("-")
+        key = {"sub": "subject", "ses": "session"}.get(prefix, "")
+        # Without a session in its name, it is at worst a file like another one.
+        if key and name.entities.get(key, label if key == "session" else "") != label:
+            return f"its name must be of {folder}, whose folder it is in"
+    return ""
 
 
 def _run(image: Path, dataset: Dataset, inheritance: Inheritance) -> Run:
@@ -147,11 +187,14 @@ def _choose(found: Sequence[Run]) -> tuple[list[Run], list[Skipped]]:
     for runs in sessions.values():
         chosen: list[Run] = []
         for run in runs:
-            reason = next(filter(None, (_reason_against(run, other) for other in chosen)), None)
+            against = ((_reason_against(run, other), other) for other in chosen)
+            reason, rival = next((pair for pair in against if pair[0]), (None, run))
             if reason is None:
                 chosen.append(run)
             else:
-                skipped.append(Skipped(run.image, reason))
+                # Which of two files of one dataset is right, nobody knows.
+                twice = (run.stem, run.dataset) == (rival.stem, rival.dataset)
+                skipped.append(Skipped(run.image, reason, invalid=twice))
         kept += chosen
     return kept, skipped
 
@@ -238,7 +281,9 @@ def _without_images(
     participants: Sequence[str], runs: Sequence[Run], skipped: Sequence[Skipped], main: Dataset
 ) -> list[Skipped]:
     mentioned = {run.subject for run in runs}
-    mentioned |= {parse_name(item.path.name).entities.get("subject", "") for item in skipped}
+    mentioned |= {
+        part[4:] for item in skipped for part in item.path.parts[:-1] if part.startswith("sub-")
+    }
     return [
         Skipped(main.root / f"sub-{label}", "no diffusion series (dwi/*_dwi.nii[.gz])")
         for label in participants

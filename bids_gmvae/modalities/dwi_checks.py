@@ -27,6 +27,8 @@ from bids_gmvae.voxels import Grid
 ROUNDING, NOT_A_DIRECTION = 1e-2, 0.1
 #: Below this maximum (s/mm^2) b-values are in other units.
 SMALLEST_MAXIMUM = 10.0
+#: So are those above this one; the strongest gradients for small animals give a tenth of it.
+LARGEST_MAXIMUM = 1e6
 #: Fewest directions for estimates that hardly depend on orientation; Jones 2004,
 #: https://doi.org/10.1002/mrm.20033
 FEW_DIRECTIONS = 20
@@ -189,7 +191,8 @@ def _check_bvals(table: GradientTable, b0_threshold: float) -> list[Issue]:
     bvals, path = table.bvals, table.bvals_path
     bad = ~np.isfinite(bvals)
     if bad.any():
-        text = f"b-values must be finite, but volume {_first(bad)} of {path} is not."
+        row = _first(bad)
+        text = f"b-values must be finite, but volume {row} of {path} has {bvals[row]:g}."
         return [Issue("error", "bvals_not_finite", text, "Correct the file.")]
     if (bvals < 0).any():
         row = _first(bvals < 0)
@@ -202,6 +205,12 @@ def _check_bvals(table: GradientTable, b0_threshold: float) -> list[Issue]:
             "like ms/um^2."
         )
         return [Issue("error", "bvals_scaled", text, "Multiply them by 1000.")]
+    if top > LARGEST_MAXIMUM:
+        text = (
+            f"b-values must be in s/mm^2, but the largest of {path} is {top:g}, which looks "
+            "like s/m^2."
+        )
+        return [Issue("error", "bvals_scaled", text, "Divide them by 1e6.")]
     if top <= b0_threshold:
         text = (
             f"A series needs volumes with b > {b0_threshold:g} s/mm^2, but the largest b-value "

@@ -18,6 +18,9 @@ from bids_gmvae.io.run import Run
 from bids_gmvae.io.sources import preprocessed_by_qsiprep
 from bids_gmvae.modalities.base import Issue
 
+#: Nothing is left of a signal after so long, s: larger numbers are in other units.
+LONGEST_ECHO_TIME = 5.0
+
 
 @dataclass(frozen=True, eq=False)
 class GradientTable:
@@ -201,6 +204,13 @@ def to_acquisition(run: Run, table: GradientTable) -> Acquisition:
             raise InputError(
                 f"EchoTime of {run.image.name} must list one value per volume, but lists "
                 f"{len(echo_time)} for {len(table.bvals)} b-values.",
+                "Correct the JSON sidecar.",
+            )
+        possible = (columns["echo_times"] > 0) & (columns["echo_times"] < LONGEST_ECHO_TIME)
+        if not possible.all():
+            wrong = float(columns["echo_times"][~possible][0])
+            raise InputError(
+                f"EchoTime of {run.image.name} must be in seconds, but one is {wrong:g}.",
                 "Correct the JSON sidecar.",
             )
     return Acquisition(**columns)
