@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from bids_gmvae import __version__
+from bids_gmvae.cli.plan_settings import complete_settings, template_names, warn_of_spaces
 from bids_gmvae.config import ComputeSettings, ModelSettings, RunSettings
 from bids_gmvae.exceptions import AcquisitionError, InputError, NothingEligibleError
 from bids_gmvae.io.run import Run
@@ -73,9 +74,10 @@ def make_plan(settings: RunSettings) -> Plan:
     from bids_gmvae.modalities.dwi import check, find_runs
 
     device = _device(settings.compute)
-    model = _model_settings(settings.model)
+    model = complete_settings(settings.model)
+    spaces = template_names(settings.output.output_spaces)
     runs, skipped = find_runs(settings)
-    left_out = [LeftOut(str(item.path), item.reason) for item in skipped]
+    left_out = [LeftOut(str(item.path), item.reason, invalid=item.invalid) for item in skipped]
     planned: list[PlannedRun] = []
     for found in runs:
         kept = {key: found.metadata[key] for key in METADATA if key in found.metadata}
@@ -84,7 +86,7 @@ def make_plan(settings: RunSettings) -> Plan:
         try:
             raise_errors(checked.issues)
             for name in model.signal_model:
-                planned.append(_plan_run(run, checked, name, model))
+                planned.append(warn_of_spaces(_plan_run(run, checked, name, model), spaces))
         except InputError as error:
             errors = {issue.code for issue in checked.issues if issue.severity == "error"}
             invalid = not errors or not errors <= NOT_MEANT
@@ -221,29 +223,6 @@ def _device(settings: ComputeSettings) -> str:
     return resolve_device(settings.device)
 
 
-def _model_settings(settings: ModelSettings) -> ModelSettings:
-    """Take over what a fit that is reused brings: its estimator and its components.
-
-    Raises
-    ------
-    InputError
-        If draws are asked for, but the estimator cannot draw.
-    """
-    from bids_gmvae.estimators import get_estimator, load_fit
-
-    if settings.reuse_fit is not None:
-        fit = load_fit(settings.reuse_fit)
-        n_components = fit.settings.n_components
-        settings = replace(settings, estimator=fit.estimator, n_components=n_components)
-    if settings.posterior_samples and not get_estimator(settings.estimator).draws:
-        raise InputError(
-            "--posterior-samples asks for draws, but the estimator "
-            f"{settings.estimator} cannot draw.",
-            "Leave the option out, or use --estimator gmvae.",
-        )
-    return settings
-
-
 def _plan_run(run: Run, checked: CheckedRun, name: str, settings: ModelSettings) -> PlannedRun:
     import torch
 
@@ -378,7 +357,8 @@ def _shells(shells: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _left_out_line(item: LeftOut) -> str:
-    return f"{item.path}: {item.reason} {item.hint}".rstrip()
+    text = f"{item.reason} {item.hint}".rstrip()
+    return text if item.path in text else f"{item.path}: {text}"
 
 
 def _left_out_json(item: LeftOut) -> dict[str, str]:
