@@ -19,7 +19,7 @@ N_RESTARTS = 2
 N_RELINEARISE = 2
 #: Shell averages: rounds of exact posteriors, most steps with each, and when to stop, nats per
 #: voxel. Few steps, because a potential holds near the component under which it was matched.
-N_ROUNDS, MAX_STEPS, TOLERANCE = 20, 8, 1e-4
+N_ROUNDS, MAX_STEPS, TOLERANCE = 20, 16, 1e-4
 #: Components begin no wider than this. What spreads along a ridge of the likelihood is noise, not
 #: tissue, and a quadrature along a curved ridge is poor; true width is learnt in a few steps.
 MAX_START_SPREAD = 0.15
@@ -162,7 +162,8 @@ def _by_quadrature(
             (prior, potentials), n_steps = accepted, max(n_steps // 4, 1)
         else:
             break
-        prior, _ = learn(prior, join(potentials), n_steps=n_steps)
+        # Components that overlap gain little per step, but many steps add up.
+        prior, _ = learn(prior, join(potentials), n_steps=n_steps, tolerance=TOLERANCE / 10)
     return best, history[1:]
 
 
