@@ -46,8 +46,7 @@ ARG TEMPLATES="MNI152NLin2009cAsym"
 ENV TEMPLATEFLOW_HOME=/opt/templateflow
 COPY docker/fetch_templates.py ./
 # hadolint ignore=SC2086
-RUN /opt/app/bin/python fetch_templates.py ${TEMPLATES} \
-    && chmod -R a+rX "${TEMPLATEFLOW_HOME}" /opt/app
+RUN /opt/app/bin/python fetch_templates.py ${TEMPLATES} && chmod -R a+rX "${TEMPLATEFLOW_HOME}"
 
 FROM ${BASE}
 ARG BASE
