@@ -74,6 +74,7 @@ def main():
     parser.add_argument("bids_dir", type=Path)
     parser.add_argument("output_dir", type=Path)
     parser.add_argument("participant")
+    parser.add_argument("--session")
     parser.add_argument("--signal-model", default="msdki")
     parser.add_argument("-w", "--work-dir", type=Path, default=Path("work"))
     options = parser.parse_args()
@@ -82,7 +83,10 @@ def main():
         options.bids_dir.absolute(),
         options.output_dir.absolute(),
         "participant",
-        selection=SelectionSettings(participant_label=(options.participant,)),
+        selection=SelectionSettings(
+            participant_label=(options.participant,),
+            session_label=(options.session,) if options.session else (),
+        ),
         model=ModelSettings(signal_model=(options.signal_model,)),
         execution=ExecutionSettings(work_dir=options.work_dir.absolute()),
     )

@@ -4,7 +4,7 @@
 #   run.sh BIDS_DIR DERIVATIVES_DIR [options of bids-gmvae]
 #
 # Writes DERIVATIVES_DIR/qsiprep and DERIVATIVES_DIR/bids_gmvae. QSIPrep is skipped where its
-# output exists already, whichever release made it.
+# output exists already, whichever release made it. Ends with the exit code of the participants.
 #
 # QSIPREP        the command that runs QSIPrep; a container works too, if it sees the same paths
 # QSIPREP_ARGS   its options; --output-resolution is required by it
@@ -29,5 +29,10 @@ if [[ ! -f $preprocessed/dataset_description.json ]]; then
     [[ -f $derivatives/qsiprep/qsiprep/dataset_description.json ]] &&
         preprocessed=$derivatives/qsiprep/qsiprep
 fi
-bids-gmvae "$preprocessed" "$derivatives/bids_gmvae" participant -w "$work/bids_gmvae" "$@"
+status=0
+bids-gmvae "$preprocessed" "$derivatives/bids_gmvae" participant -w "$work/bids_gmvae" "$@" ||
+    status=$?
+# 1 and 5: some maps or pages are missing; the tables hold the others.
+[[ $status =~ ^[015]$ ]] || exit "$status"
 bids-gmvae "$preprocessed" "$derivatives/bids_gmvae" group -w "$work/bids_gmvae"
+exit "$status"
