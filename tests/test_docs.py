@@ -85,7 +85,7 @@ def test_commands_of_the_documentation_are_understood(program, arguments):
 @pytest.mark.usefixtures("any_paths")
 def test_the_examples_of_the_help_are_understood():
     examples = re.findall(r"^  bids-gmvae (.+)$", EPILOG, flags=re.MULTILINE)
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         build_parser().parse_args(shlex.split(example))
 

@@ -173,7 +173,49 @@ def run_graph(
     InputError
         If the plugin file is wrong.
     """
+    several = len({planned.signal_model for planned in plan.runs}) > 1
+
+    def follow(node: pe.Node, status: str) -> None:
+        told[node.fullname] = status
+        if status == "start" and node.name in STEPS:
+            met = affected(node.fullname, plan)
+            names = ", ".join(dict.fromkeys(item.run.stem for item in met))
+            models = {item.signal_model for item in met}
+            of_model = f" ({models.pop()})" if several and len(models) == 1 else ""
+            LOGGER.info("%s%s: %s", names, of_model, STEPS[node.name])
+
     workflow = init_gmvae_wf(plan, settings)
+    return run_workflow(workflow, settings, log_dir, device=plan.device, follow=follow)
+
+
+def run_workflow(
+    workflow: pe.Workflow,
+    settings: RunSettings,
+    log_dir: Path,
+    *,
+    device: str = "cpu",
+    follow: Callable[[pe.Node, str], None] | None = None,
+) -> list[Failure]:
+    """Run any graph, and give the nodes that failed.
+
+    Parameters
+    ----------
+    workflow : Workflow
+        Its base directory is in the work directory.
+    settings : RunSettings
+        Resources, plugin, what to record.
+    log_dir : Path
+        For crash files.
+    device : str
+        ``cpu`` or ``cuda:N``.
+    follow : callable, optional
+        Told about each node and its status, if the plugin tells of any.
+
+    Raises
+    ------
+    InputError
+        If the plugin file is wrong.
+    """
     workflow.config["execution"] = {
         "hash_method": "content",
         "crashdump_dir": str(log_dir),
@@ -186,30 +228,24 @@ def run_graph(
     if settings.execution.write_graph:
         draw_graph(workflow, log_dir)
     failed: list[pe.Node] = []
-    several = len({planned.signal_model for planned in plan.runs}) > 1
 
-    def follow(node: pe.Node, status: str) -> None:
-        told[node.fullname] = status
+    def note(node: pe.Node, status: str) -> None:
         if status == "exception":
             failed.append(node)
-        elif status == "start" and node.name in STEPS:
-            met = affected(node.fullname, plan)
-            names = ", ".join(dict.fromkeys(item.run.stem for item in met))
-            models = {item.signal_model for item in met}
-            of_model = f" ({models.pop()})" if several and len(models) == 1 else ""
-            LOGGER.info("%s%s: %s", names, of_model, STEPS[node.name])
+        if follow is not None:
+            follow(node, status)
 
-    with _plugin(plan, settings, log_dir, follow) as options:
+    with _plugin(device, settings, log_dir, note) as options:
         if settings.compute.use_plugin is not None:
             ask_scheduler(workflow, **options)
         try:
             workflow.run(**options)
         except Exception:
-            # Nipype raises when any node failed; those are told run by run.
+            # Nipype raises when any node failed; the caller tells of those.
             if not failed:
                 raise
             LOGGER.debug("Nipype stopped with failed nodes", exc_info=True)
-    monitored = settings.execution.work_dir / workflow.name / "resource_monitor.json"
+    monitored = Path(workflow.base_dir, workflow.name, "resource_monitor.json")
     if settings.execution.resource_monitor and monitored.exists():
         shutil.copyfile(monitored, log_dir / monitored.name)
     return [_failure(node, log_dir) for node in failed]
@@ -227,7 +263,7 @@ def draw_graph(workflow: pe.Workflow, folder: Path) -> None:
 
 @contextmanager
 def _plugin(
-    plan: Plan, settings: RunSettings, log_dir: Path, follow: Callable[[pe.Node, str], None]
+    device: str, settings: RunSettings, log_dir: Path, follow: Callable[[pe.Node, str], None]
 ) -> Iterator[dict[str, Any]]:
     """Choose what runs the nodes; stop its workers whatever happens."""
     if settings.compute.use_plugin is not None:
@@ -242,7 +278,7 @@ def _plugin(
     }
     if settings.compute.mem_mb is not None:
         arguments["memory_gb"] = settings.compute.mem_mb / 1000
-    if plan.device != "cpu":
+    if device != "cpu":
         # Without it Nipype counts GPUs itself, and refuses GPU nodes if it finds none.
         arguments["n_gpu_procs"] = 1
     pool = WorkerPool(arguments, log_file=log_dir / LOG_FILE, verbose=settings.execution.verbose)

@@ -222,6 +222,12 @@ def add_model(group: OptionGroup) -> None:
         help="apply the *_fit.pt of an earlier run instead of fitting",
     )
     group.add(
+        "--prior-from",
+        metavar="FILE",
+        type=options.existing_file,
+        help="map under the *_prior.json of group --learn-prior instead of learning a prior",
+    )
+    group.add(
         "--posterior-samples",
         metavar="N",
         type=options.number(int, at_least=0),
@@ -297,6 +303,11 @@ def add_run(group: OptionGroup) -> None:
         choices=("text", "json"),
         metavar="json",
         help="show the plan, and why what is skipped is skipped; compute nothing",
+    )
+    group.flag(
+        "--learn-prior",
+        help="group level: learn one prior from the mapped participants, for --prior-from, "
+        "in --nprocs jobs; no tables are made",
     )
     group.flag("--resource-monitor", help="record memory and CPU use of each node")
     group.flag("--write-graph", help="draw the workflow into the logs")

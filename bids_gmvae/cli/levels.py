@@ -38,7 +38,7 @@ def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> 
     out_dir = settings.output_dir
     child = _child(settings, log_dir)
     if settings.output.boilerplate_only:
-        written = child(reports.write_methods, out_dir / "logs", **_methods(plan, settings))
+        written = child(reports.write_methods, out_dir / "logs", **_methods(plan))
         print(f"Methods text: {written[0]}")
         return ExitCode.OK
     invalid = [item for item in plan.left_out if item.invalid]
@@ -59,7 +59,7 @@ def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> 
     for outcome in outcomes:
         for failure in outcome.failures:
             _tell_failure(outcome, failure)
-    child(reports.write_methods, out_dir / "logs", **_methods(plan, settings))
+    child(reports.write_methods, out_dir / "logs", **_methods(plan))
     subjects = _subjects(plan, invalid)
     pages, broken = child(
         reports.write_subject_reports,
@@ -154,11 +154,11 @@ def _subjects(plan: Plan, invalid: Sequence[LeftOut]) -> list[str]:
     return list(dict.fromkeys([*plan.subjects, *broken]))
 
 
-def _methods(plan: Plan, settings: RunSettings) -> dict[str, Any]:
+def _methods(plan: Plan) -> dict[str, Any]:
     return {
         "models": list(dict.fromkeys(planned.signal_model for planned in plan.runs)),
         "estimator": plan.runs[0].estimator,
-        "settings": estimation_settings(settings.model),
+        "settings": estimation_settings(plan.model),
         "preprocessed": any(preprocessed_by_qsiprep(planned.run) for planned in plan.runs),
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ examples:
   bids-gmvae /data/bids /data/out participant -d qsiprep=/data/qsiprep --participant-label 01 02
   bids-gmvae /data/bids /data/out participant --dry-run
   bids-gmvae /data/bids /data/out group
+  bids-gmvae /data/bids /data/out group --learn-prior
 
 exit codes:
 """ + "\n".join(f"  {code:>2}  {text}" for code, text in options.EXIT_CODES.items())
@@ -134,6 +135,7 @@ def parse_args(argv: Sequence[str] | None = None) -> RunSettings:
     sections = {name: kind(**values[name]) for name, kind in RunSettings.sections().items()}
     settings = RunSettings(**positional, **sections)
     _check_together(parser, settings)
+    _check_prior(parser, settings, on_command_line=given)
     return settings
 
 
@@ -190,6 +192,31 @@ def _check_together(parser: argparse.ArgumentParser, settings: RunSettings) -> N
         )
     if "auto" in model.signal_model and len(model.signal_model) > 1:
         parser.error("--signal-model must be either auto or names, not both")
+
+
+def _check_prior(
+    parser: argparse.ArgumentParser, settings: RunSettings, *, on_command_line: Mapping[str, Any]
+) -> None:
+    """Refuse what contradicts a prior that is given, or that is to be learnt."""
+    model, level = settings.model, settings.analysis_level
+    if settings.execution.learn_prior and level != "group":
+        parser.error("--learn-prior is for the group level, after the participants are mapped")
+    if settings.execution.learn_prior and settings.compute.device.startswith("cuda"):
+        parser.error("--learn-prior computes on the CPU, in --nprocs jobs; leave --device out")
+    if model.prior_from is None:
+        return
+    if level != "participant":
+        parser.error("--prior-from is for the participant level")
+    if model.estimator != "gmvae":
+        parser.error(f"--prior-from needs --estimator gmvae; {model.estimator} has no such prior")
+    if model.reuse_fit is not None:
+        parser.error("--prior-from cannot go with --reuse-fit, which has a prior of its own")
+    # A configuration file names all settings; the number that is not used is no contradiction.
+    if "n_components" in on_command_line or model.free_water_anchor:
+        parser.error(
+            "--prior-from decides about the components; leave out --n-components and "
+            "--free-water-anchor"
+        )
 
 
 def _below(path: Path, folder: Path) -> tuple[str, ...]:

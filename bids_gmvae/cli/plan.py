@@ -96,7 +96,7 @@ def make_plan(settings: RunSettings) -> Plan:
             )
     datasets = {item.run.dataset: str(item.run.dataset_root) for item in planned}
     grouped = _group(_without_duplicates(planned), settings)
-    return Plan(device, tuple(grouped), tuple(left_out), datasets)
+    return Plan(device, tuple(grouped), tuple(left_out), datasets, model)
 
 
 def require_runs(plan: Plan, *, every: bool = False) -> None:
@@ -150,6 +150,7 @@ def describe(plan: Plan) -> str:
             "mask": planned.mask,
             "model": f"{planned.signal_model} ({planned.reason})",
             "estimator": f"{planned.estimator} on {plan.device}",
+            "prior": _prior(planned),
             "fitted with": ", ".join(stem for stem in together if stem != planned.run.stem),
             "outputs": "\n              ".join(_folded(planned.outputs)),
         }
@@ -202,6 +203,7 @@ def to_json(plan: Plan) -> str:
                 "signal_model": planned.signal_model,
                 "reason": planned.reason,
                 "estimator": planned.estimator,
+                "prior": planned.prior,
                 "group": f"sub-{planned.run.subject}_{planned.group}",
                 "issues": list(planned.issues),
                 "outputs": list(planned.outputs),
@@ -227,6 +229,7 @@ def _plan_run(run: Run, checked: CheckedRun, name: str, settings: ModelSettings)
     import torch
 
     from bids_gmvae.acquisition import find_shells
+    from bids_gmvae.estimators.saved_prior import identity
     from bids_gmvae.signal_models import choose_signal_model
     from bids_gmvae.voxels import load_image
 
@@ -257,6 +260,7 @@ def _plan_run(run: Run, checked: CheckedRun, name: str, settings: ModelSettings)
         size_gb=math.prod(load_image(run.image).shape) * 4 / 1e9,
         group="",
         outputs=tuple(_outputs(run, model, settings)),
+        prior=None if settings.prior_from is None else identity(settings.prior_from),
     )
 
 
@@ -354,6 +358,13 @@ def _shells(shells: Sequence[Mapping[str, Any]]) -> str:
         else:
             parts += [f"{shell['n_volumes']} x {shell['b_value']:.0f}" for shell in members]
     return ", ".join(parts) + " s/mm^2"
+
+
+def _prior(planned: PlannedRun) -> str:
+    """Write which prior is given, if one is."""
+    if planned.prior is None:
+        return ""
+    return f"{planned.prior['File']} (SHA-256 {planned.prior['SHA256'][:12]}…)"
 
 
 def _left_out_line(item: LeftOut) -> str:

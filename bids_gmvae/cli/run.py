@@ -77,6 +77,10 @@ def _dispatch(settings: RunSettings) -> ExitCode:
 
     # The folder of the call is made once it is clear that there is work.
     start_logs = partial(_start_logs, settings)
+    if settings.execution.learn_prior:
+        from bids_gmvae.cli.prior import learn_priors
+
+        return learn_priors(settings, start_logs)
     if settings.analysis_level == "group":
         return group_level(settings, start_logs)
     if settings.output.reports_only:
@@ -158,7 +162,7 @@ def _environment(settings: RunSettings) -> Iterator[None]:
         return
     if settings.execution.clean_workdir:
         # Only what this app made: the folder may be somebody's scratch.
-        for name in (CACHE, "gmvae_wf"):
+        for name in (CACHE, "gmvae_wf", "gmvae_prior"):
             shutil.rmtree(work_dir / name, ignore_errors=True)
     with _usable(work_dir):
         prepare_environment(settings, work_dir / CACHE)

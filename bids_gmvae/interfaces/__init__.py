@@ -5,6 +5,7 @@ from bids_gmvae.interfaces.derivatives import WriteDerivatives
 from bids_gmvae.interfaces.estimation import FitRuns
 from bids_gmvae.interfaces.extraction import ExtractVoxels
 from bids_gmvae.interfaces.masking import ComputeMask
+from bids_gmvae.interfaces.prior import StartPrior, SumContributions, UpdatePrior
 from bids_gmvae.interfaces.reporting import DrawReportlets
 from bids_gmvae.interfaces.standard import ResampleToTemplate
 
@@ -15,5 +16,8 @@ __all__ = [
     "ExtractVoxels",
     "FitRuns",
     "ResampleToTemplate",
+    "StartPrior",
+    "SumContributions",
+    "UpdatePrior",
     "WriteDerivatives",
 ]

@@ -68,7 +68,7 @@ ESTIMATORS: Mapping[str, str] = {
         "[@structured_vae; @gmm_vae]: the likelihood of each voxel under the signal "
         "model, with the unweighted signal marginalised, is combined in closed form "
         "with a Gaussian mixture prior of "
-        "{n_components} tissue components learnt from the scan itself, plus one fixed broad "
+        "{n_components} tissue components learnt from {source}, plus one fixed broad "
         "component for tissue unlike the rest. The maps hold posterior means and standard "
         "deviations; prior influence is the share of the posterior information that came from "
         "the prior. Voxelwise maximum-likelihood maps are given for comparison."
@@ -158,7 +158,9 @@ def methods_text(
         "The data had been preprocessed with QSIPrep [@qsiprep]." if preprocessed else "",
         *(MODELS.get(name, f"The signal model was {name}.") for name in dict.fromkeys(models)),
         ESTIMATORS.get(estimator, f"The estimator was {estimator}.").format(
-            likelihood=likelihood, n_components=settings.get("n_components", "several")
+            likelihood=likelihood,
+            n_components=settings.get("n_components", "several"),
+            source="a group of participants" if settings.get("prior_from") else "the scan itself",
         ),
         _noise(rician, str(settings.get("noise_map", "auto"))),
         "Failed voxels are NaN in all maps.",

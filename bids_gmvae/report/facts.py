@@ -275,6 +275,8 @@ def settings_of(result: RunResult) -> Mapping[str, Any]:
         for key, value in fit.get("settings", {}).items()
         if key not in {"signal_model", "estimator"} and value not in (None, "", [], ())
     }
+    if given := fit.get("summary", {}).get("prior"):
+        settings["prior_from"] = f"{given['File']}, SHA-256 {given['SHA256']}"
     if "device" in fit:
         settings["device"] = fit["device"]
     # A user's folders are nobody else's business.

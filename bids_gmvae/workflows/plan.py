@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bids_gmvae.config import ModelSettings
 from bids_gmvae.io.run import Run
 from bids_gmvae.workflows.resources import fit_gb
 
@@ -41,6 +42,8 @@ class PlannedRun:
         Runs of one group are fitted together; part of a node's name.
     outputs : tuple of str
         Maps that will be written, relative to the output dataset.
+    prior : mapping, optional
+        Name and SHA-256 of the prior that is given.
     """
 
     run: Run
@@ -57,6 +60,7 @@ class PlannedRun:
     size_gb: float
     group: str
     outputs: tuple[str, ...]
+    prior: Mapping[str, str] | None = None
 
     @property
     def key(self) -> str:
@@ -111,12 +115,15 @@ class Plan:
         What will not.
     datasets : mapping
         Folders of the input datasets by their ``DatasetLinks`` key.
+    model : ModelSettings
+        What is estimated and how, with what a given fit or prior decides.
     """
 
     device: str
     runs: tuple[PlannedRun, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     datasets: Mapping[str, str] = field(default_factory=dict)
+    model: ModelSettings = field(default_factory=ModelSettings)
 
     @property
     def subjects(self) -> dict[str, tuple[PlannedRun, ...]]:

@@ -147,6 +147,8 @@ def test_a_mistyped_name_is_answered_by_a_suggestion(call, capsys):
         (("-w", "out"), "must not be OUTPUT_DIR"),
         (("--min-b", "1000", "--max-b", "500"), "--min-b 1000 must be less than --max-b 500"),
         (("--signal-model", "auto", "ivim"), "either auto or names"),
+        (("--learn-prior",), "--learn-prior is for the group level"),
+        (("--prior-from", "nowhere.json"), "the file nowhere.json does not exist"),
         (("--output-spaces", "MNI:2mm"), "must be TEMPLATE or TEMPLATE:res-N"),
         (("--output-spaces", "MNI:res-native"), "must be TEMPLATE or TEMPLATE:res-N"),
         (("--particip", "01"), "unrecognized arguments"),
@@ -267,3 +269,35 @@ def test_help_and_version_are_cheap_and_offline():
     assert json.loads(done.stderr) == []
     assert f"bids-gmvae {__version__}" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 99
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--estimator", "lsq"), "needs --estimator gmvae; lsq has no such prior"),
+        (("--reuse-fit", "prior.json"), "cannot go with --reuse-fit"),
+        (("--n-components", "10"), "decides about the components"),
+        (("--free-water-anchor",), "decides about the components"),
+    ],
+)
+def test_a_given_prior_tolerates_nothing_that_it_decides(call, capsys, tmp_path, more, message):
+    (tmp_path / "prior.json").touch()
+    assert message in error_of(capsys, call, "--prior-from", "prior.json", *more)
+
+
+def test_a_prior_is_given_to_participants_and_learnt_from_all(call, capsys, tmp_path):
+    (tmp_path / "prior.json").touch()
+    assert call("--learn-prior", level="group").execution.learn_prior
+    with pytest.raises(SystemExit, match="2"):
+        call("--prior-from", "prior.json", level="group")
+    assert "for the participant level" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        call("--learn-prior", "--device", "cuda", level="group")
+    assert "computes on the CPU" in capsys.readouterr().err
+
+
+def test_a_call_with_a_prior_can_be_repeated_from_its_settings(call, tmp_path):
+    (tmp_path / "prior.json").touch()
+    first = call("--prior-from", "prior.json")
+    again = call("--config-file", write_config(first, tmp_path / "config.toml"))
+    assert again.model == first.model
