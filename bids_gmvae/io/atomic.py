@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -227,7 +228,8 @@ def _cell(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.6g}"
-    return str(value)
+    # Tables have no words for these, and their readers disagree on what quotes may hold.
+    return re.sub(r"[\t\r\n]", " ", str(value))
 
 
 def _sync(path: Path) -> None:
