@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bids_gmvae import __version__
 from bids_gmvae.cli import options
 from bids_gmvae.cli.parser import parse_args
 
@@ -179,6 +180,15 @@ def test_shell_scripts_are_clean():
         WORKFLOWS.parent / ".ci/run",
     ]
     subprocess.run(["shellcheck", *scripts], check=True, timeout=60)
+
+
+@pytest.mark.skipif(not shutil.which("hadolint"), reason="no hadolint")
+def test_the_dockerfile_is_clean():
+    subprocess.run(["hadolint", WORKFLOWS.parent / "Dockerfile"], check=True, timeout=60)
+
+
+def test_the_image_is_labelled_with_the_version_of_the_package():
+    assert f"ARG VERSION={__version__}\n" in (WORKFLOWS.parent / "Dockerfile").read_text()
 
 
 def test_babs_passes_options_that_exist():
