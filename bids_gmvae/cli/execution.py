@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import shutil
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from nipype.pipeline import engine as pe
+from nipype.pipeline.plugins.base import PluginBase
 
 from bids_gmvae.cli.logs import LOG_FILE
+from bids_gmvae.cli.plugins import make_plugin, read_plugin
 from bids_gmvae.cli.workers import WorkerPool
 from bids_gmvae.config import RunSettings
-from bids_gmvae.exceptions import ExitCode, GMVAEError, InputError, explain
+from bids_gmvae.exceptions import ExitCode, GMVAEError, explain
 from bids_gmvae.interfaces.base import read_failure
 from bids_gmvae.workflows.base import (
     NAME,
@@ -235,11 +236,9 @@ def run_workflow(
         if follow is not None:
             follow(node, status)
 
-    with _plugin(device, settings, log_dir, note) as options:
-        if settings.compute.use_plugin is not None:
-            ask_scheduler(workflow, **options)
+    with _plugin(workflow, device, settings, log_dir, note) as plugin:
         try:
-            workflow.run(**options)
+            workflow.run(plugin=plugin)
         except Exception:
             # Nipype raises when any node failed; the caller tells of those.
             if not failed:
@@ -263,13 +262,18 @@ def draw_graph(workflow: pe.Workflow, folder: Path) -> None:
 
 @contextmanager
 def _plugin(
-    device: str, settings: RunSettings, log_dir: Path, follow: Callable[[pe.Node, str], None]
-) -> Iterator[dict[str, Any]]:
+    workflow: pe.Workflow,
+    device: str,
+    settings: RunSettings,
+    log_dir: Path,
+    follow: Callable[[pe.Node, str], None],
+) -> Iterator[PluginBase]:
     """Choose what runs the nodes; stop its workers whatever happens."""
     if settings.compute.use_plugin is not None:
         options = read_plugin(settings.compute.use_plugin)
         options["plugin_args"]["status_callback"] = follow
-        yield options
+        ask_scheduler(workflow, **options)
+        yield make_plugin(**options)
         return
     arguments: dict[str, Any] = {
         "n_procs": settings.compute.nprocs,
@@ -283,51 +287,9 @@ def _plugin(
         arguments["n_gpu_procs"] = 1
     pool = WorkerPool(arguments, log_file=log_dir / LOG_FILE, verbose=settings.execution.verbose)
     try:
-        yield {"plugin": pool}
+        yield pool
     finally:
         pool.stop()
-
-
-def read_plugin(path: Path) -> dict[str, Any]:
-    """Read the Nipype plugin and its arguments from a JSON or YAML file.
-
-    Raises
-    ------
-    InputError
-        If the file is neither, or names no plugin.
-    """
-    from nipype.pipeline import plugins
-
-    text = path.read_text(encoding="utf-8")
-    try:
-        content = json.loads(text) if path.suffix == ".json" else _read_yaml(text)
-        name = content["plugin"]
-        arguments = dict(content.get("plugin_args") or {})
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"The plugin file {path} cannot be used: {error!r}.",
-            'It holds, as JSON or YAML, e.g. {"plugin": "Linear", "plugin_args": {}}.',
-        ) from error
-    if not hasattr(plugins, f"{name}Plugin"):
-        known = sorted(item[:-6] for item in dir(plugins) if item.endswith("Plugin"))
-        raise InputError(
-            f"{path} names the plugin {name}, which Nipype does not have.",
-            f"Known: {', '.join(known)}.",
-        )
-    if name == "MultiProc":
-        # A plain fork deadlocks once torch has run.
-        arguments.setdefault("mp_context", "forkserver")
-        arguments.setdefault("raise_insufficient", False)
-    return {"plugin": name, "plugin_args": arguments}
-
-
-def _read_yaml(text: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
 
 
 def _failed_at(graph: str, outcome: Outcome) -> bool:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bids_gmvae.cli.execution import Failure, Outcome, _confirmed, read_plugin
+from bids_gmvae.cli.execution import Failure, Outcome, _confirmed
 from bids_gmvae.cli.levels import exit_code
+from bids_gmvae.cli.plugins import read_plugin
 from bids_gmvae.cli.run import _start_logs, main
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import ExitCode, InputError, StorageError
