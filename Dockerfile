@@ -32,7 +32,7 @@ RUN python -m pip --python /opt/app/bin/python install -c requirements.lock . \
     && python -m pip --python /opt/app/bin/python uninstall -y bids-gmvae
 # What is needed only to test and to extend them, a fifth of their size.
 WORKDIR /opt/app/lib/python3.11/site-packages
-RUN find torch/test torch/include numba pandas scipy sympy sklearn numpy dipy \
+RUN find torch numba pandas scipy sympy sklearn numpy dipy \
         \( -path torch/test -o -path torch/include -o -name tests \) -type d -prune -exec rm -r {} +
 WORKDIR /build
 COPY bids_gmvae bids_gmvae
