@@ -21,6 +21,18 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="GMVAE_TEST_DATA names no folder"))
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Print what bad input led to: case, exit code and message."""
+    passed = terminalreporter.getreports("passed")
+    rows = [
+        value for each in passed for name, value in each.user_properties if name == "bad_input"
+    ]
+    if rows:
+        terminalreporter.section("bad input: case, exit code, message")
+        for case, code, message in rows:
+            terminalreporter.write_line(f"{case:<42} {code:>2}  {message}")
+
+
 def _has_cuda():
     import torch
 

@@ -13,6 +13,7 @@ from bids_gmvae.cli.execution import Failure, Outcome, execute
 from bids_gmvae.cli.logs import LOG_FILE
 from bids_gmvae.cli.plan import counted, make_plan, require_runs
 from bids_gmvae.cli.workers import run_in_child
+from bids_gmvae.cli.workdir import claimed
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import ExitCode, NothingEligibleError
 from bids_gmvae.io.sources import preprocessed_by_qsiprep
@@ -55,7 +56,8 @@ def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> 
     of_whom = counted(len(plan.subjects), "participant")
     LOGGER.info("Mapping %s of %s.", counted(n_runs, "run"), of_whom)
 
-    outcomes = execute(plan, settings, log_dir)
+    with claimed(settings.execution.work_dir, plan.subjects):
+        outcomes = execute(plan, settings, log_dir)
     for outcome in outcomes:
         for failure in outcome.failures:
             _tell_failure(outcome, failure)
