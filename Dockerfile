@@ -49,6 +49,9 @@ COPY docker/fetch_templates.py ./
 RUN /opt/app/bin/python fetch_templates.py ${TEMPLATES} && chmod -R a+rX "${TEMPLATEFLOW_HOME}"
 
 FROM ${BASE}
+COPY --from=build /opt/app /opt/app
+COPY --from=build /opt/templateflow /opt/templateflow
+
 ARG BASE
 ARG VARIANT=cpu
 ARG VERSION=0.1.0
@@ -60,12 +63,9 @@ LABEL org.opencontainers.image.title="bids_gmvae" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="${BASE}"
 
-COPY --from=build /opt/app /opt/app
-COPY --from=build /opt/templateflow /opt/templateflow
-
-# The app keeps caches, compiled code among them, in the work folder: what is compiled for the CPU of
-# the build may not run on another, and a /tmp that Apptainer shares with the host is not ours. A
-# user without an entry in /etc/passwd needs LOGNAME.
+# The app keeps its caches in the work folder, compiled code among them: what is compiled for the
+# CPU of the build may not run on another, and a /tmp that Apptainer shares with the host is not
+# ours. A user without an entry in /etc/passwd needs LOGNAME.
 ENV PATH=/opt/app/bin:${PATH} \
     LOGNAME=gmvae \
     TEMPLATEFLOW_HOME=/opt/templateflow \
