@@ -7,10 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bids_gmvae import __version__
 from bids_gmvae.cli import options
 from bids_gmvae.cli.parser import parse_args
+from bids_gmvae.exceptions import ExitCode
+from bids_gmvae.workflows.resources import APP_GB
+from tests.test_boutiques import bosh
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 
@@ -21,6 +25,8 @@ printf '\\n' >>"$RECORD"
 if [[ " $* " == *" --dry-run=json "* ]]; then
     echo '{"participants": ["01", "02"], "invalid": [], "memory_gb": 3}'
 fi
+[[ " $* " == *" participant "* ]] && exit "${STATUS:-0}"
+exit 0
 """
 
 #: Runs what it is given at once, each task of an array in turn, as SLURM would.
@@ -62,10 +68,15 @@ def recipe(tmp_path, monkeypatch):
             **variables,
         }
         subprocess.run([WORKFLOWS / script, *arguments], env=environment, check=True, timeout=60)
-        calls = [line.split("\0")[:-1] for line in record.read_text().splitlines()]
-        return [(call[0], call[1:]) for call in calls]
+        return calls_in(record)
 
     return run
+
+
+def calls_in(record):
+    """Read what the recorders wrote down: (program, arguments) of each call."""
+    calls = [line.split("\0")[:-1] for line in record.read_text().splitlines()]
+    return [(call[0], call[1:]) for call in calls]
 
 
 def write_program(path, text):
@@ -165,6 +176,22 @@ def test_qsiprep_is_skipped_where_its_output_exists(recipe, tmp_path, where):
     assert settings.compute.device == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("status", "levels"),
+    [
+        (ExitCode.RUN_FAILED, ["participant", "group"]),
+        (ExitCode.REPORT_FAILED, ["participant", "group"]),
+        (ExitCode.INVALID_INPUT, ["participant"]),
+    ],
+)
+def test_tables_follow_if_some_are_mapped(recipe, tmp_path, status, levels):
+    (tmp_path / "derivatives/qsiprep").mkdir(parents=True)
+    (tmp_path / "derivatives/qsiprep/dataset_description.json").write_text("{}")
+    with pytest.raises(subprocess.CalledProcessError, match=f"exit status {status}"):
+        recipe("after_qsiprep/run.sh", "bids", "derivatives", STATUS=str(int(status)))
+    assert [settings_of(*call).analysis_level for call in calls_in(tmp_path / "record")] == levels
+
+
 def test_without_arguments_a_recipe_explains_itself(recipe):
     for script in ("docker/run.sh", "apptainer_slurm/submit.sh", "after_qsiprep/run.sh"):
         done = subprocess.run([WORKFLOWS / script], capture_output=True, text=True, check=False)
@@ -192,17 +219,44 @@ def test_the_image_is_labelled_with_the_version_of_the_package():
 
 
 def test_babs_passes_options_that_exist():
-    yaml = pytest.importorskip("yaml")
     config = yaml.safe_load((WORKFLOWS / "babs" / "config.yaml").read_text())
     words = []
     for flag, value in config["bids_app_args"].items():
         name = value if flag.startswith("$") else flag
-        words += [name, "01"] if flag.startswith("$") else [name, *filter(None, [value])]
+        words += [name, "sub-01"] if flag.startswith("$") else [name, *filter(None, [value])]
     settings = parse_args([str(WORKFLOWS), "out", "participant", *words])
     assert settings.selection.participant_label == ("01",)
+    memory_mb = 1000 * int(config["cluster_resources"]["hard_memory_limit"].removesuffix("G"))
+    assert settings.compute.mem_mb == memory_mb - 1000 * APP_GB
+    assert config["cluster_resources"]["number_of_cpus"] == str(settings.compute.nprocs)
 
 
-def test_nipoppy_invokes_what_the_descriptor_describes():
-    invocation = json.loads((WORKFLOWS / "nipoppy" / "invocation.json").read_text())
-    descriptor = json.loads((WORKFLOWS.parent / "boutiques.json").read_text())
-    assert set(invocation) <= {item["id"] for item in descriptor["inputs"]}
+def test_nipoppy_makes_a_command_line_that_the_parser_takes(tmp_path):
+    pytest.importorskip("boutiques")
+    (tmp_path / "qsiprep").mkdir()
+    text = (WORKFLOWS / "nipoppy" / "invocation.json").read_text()
+    for placeholder, value in {
+        "[[QSIPREP_DIR]]": tmp_path / "qsiprep",
+        "[[NIPOPPY_DPATH_PIPELINE_OUTPUT]]": tmp_path / "out",
+        "[[NIPOPPY_DPATH_PIPELINE_WORK]]": tmp_path / "work",
+        "[[NIPOPPY_PARTICIPANT_ID]]": "01",
+        "[[NIPOPPY_SESSION_ID]]": "pre",
+    }.items():
+        text = text.replace(placeholder, str(value))
+    path = tmp_path / "invocation.json"
+    path.write_text(text)
+    done = bosh("exec", "simulate", "-i", path, WORKFLOWS.parent / "boutiques.json")
+    settings = parse_args(done.stdout.strip().splitlines()[-1].split("bids-gmvae ")[1].split())
+    assert "[[" not in text
+    assert settings.selection.session_label == ("pre",)
+    assert settings.output_dir == tmp_path / "out"
+
+
+def test_versions_of_the_recipes_are_that_of_the_package():
+    dashed = __version__.replace(".", "-")
+    babs = (WORKFLOWS / "babs" / "config.yaml").read_text()
+    assert f"--container_name bids-gmvae-{dashed} " in babs
+    assert yaml.safe_load(babs)["zip_foldernames"] == {"bids_gmvae": dashed}
+    assert f"bids-gmvae-{dashed}`" in (WORKFLOWS / "babs" / "README.md").read_text()
+    nipoppy = json.loads((WORKFLOWS / "nipoppy" / "config.json").read_text())
+    assert nipoppy["VERSION"] == __version__

@@ -1,5 +1,6 @@
 """The chain after QSIPrep, run as it stands on what every generation of QSIPrep leaves."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -108,6 +109,12 @@ def test_every_generation_is_mapped_by_the_app_and_in_another_workflow(
     resampled = standard.get_fdata()
     medians = [np.nanmedian(map_[map_ > 0]) for map_ in (values, resampled)]
     assert medians[1] == pytest.approx(medians[0], rel=0.1)
+
+    # Nipoppy would call the session complete.
+    tracked = (WORKFLOWS / "nipoppy/tracker.json").read_text()
+    tracked = tracked.replace("[[NIPOPPY_BIDS_PARTICIPANT_ID]]", "sub-01")
+    for pattern in json.loads(tracked.replace("[[NIPOPPY_BIDS_SESSION_ID]]", "ses-post"))["PATHS"]:
+        assert list(out.glob(pattern))
 
     dataset = tmp_path / "derivatives/qsiprep"
     if not (dataset / "dataset_description.json").exists():
