@@ -12,8 +12,8 @@ from bids_gmvae.cli import reports
 from bids_gmvae.cli.execution import Failure, Outcome, execute
 from bids_gmvae.cli.logs import LOG_FILE
 from bids_gmvae.cli.plan import counted, make_plan, require_runs
-from bids_gmvae.cli.workers import run_in_child
 from bids_gmvae.cli.workdir import claimed
+from bids_gmvae.cli.workers import run_in_child
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import ExitCode, NothingEligibleError
 from bids_gmvae.io.sources import preprocessed_by_qsiprep

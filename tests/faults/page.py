@@ -1,0 +1,71 @@
+"""The page on bad input: written by running every case, and read back by the tests.
+
+``python -m tests.faults.page`` writes it anew.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from bids_gmvae.exceptions import ExitCode
+from tests.faults import calls, images, tables
+from tests.faults.bench import Bench, Case
+
+PAGE = Path(__file__).parents[2] / "docs/reference/bad_input.md"
+
+PARTS = {
+    "Images and masks": images.CASES,
+    "Gradient tables and sidecars": tables.CASES,
+    "Datasets, options and fits": calls.CASES,
+}
+CASES = [case for cases in PARTS.values() for case in cases]
+
+INTRODUCTION = f"""\
+# Bad input
+
+What the command says about bad input, and its exit code. Each row is a test: the faults are made
+in a dataset of two participants, `sub-02` is spoilt and asked for, and `sub-01` must stay as it
+is. No row leaves anything half-written or shows a traceback, which `--debug` does.
+
+Found by the plan means before anything is computed, hence by `--dry-run` as well. Where several
+runs are mapped, those that can be are, and the exit code is {ExitCode.RUN_FAILED}; one that is
+{ExitCode.OK} stands for a warning. `bids-gmvae --help` lists all codes. The page is written by
+`python -m tests.faults.page`.
+"""
+
+
+def row_of(case: Case, code: int, sentence: str) -> str:
+    """Write what became of a case as a row of its table."""
+    found = "mapping" if case.maps else "plan"
+    return f"| {case.name} | {found} | {code} | {sentence.replace('|', chr(92) + '|')} |"
+
+
+def read_page(text: str) -> dict[str, str]:
+    """Give the rows of all tables by the name of their case."""
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    return {row.split(" | ")[0][2:]: row for row in rows if not row.startswith("| Fault |")}
+
+
+def write_page(bench: Bench) -> None:
+    """Run all cases, and write what they said."""
+    parts = [INTRODUCTION]
+    for title, cases in PARTS.items():
+        rows = [
+            f"## {title}",
+            "",
+            "| Fault | Found by | Exit code | Message |",
+            "|---|---|---|---|",
+        ]
+        for case in cases:
+            place, arguments = bench.prepare(case)
+            result = bench.call(place, arguments)
+            rows.append(row_of(case, result.code, " / ".join(result.about(case.says))))
+            print(rows[-1], flush=True)
+        parts.append("\n".join(rows) + "\n")
+    PAGE.write_text("\n".join(parts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        write_page(Bench(Path(folder)))
