@@ -136,27 +136,30 @@ def find_tasks(out_dir: Path, selection: SelectionSettings, settings: ModelSetti
     NothingEligibleError
         If nobody did.
     """
+    pattern = f"sub-*_desc-{DESC}_{SUFFIX}.pt"
+    found = [path for path in out_dir.glob("sub-*/**/*.pt") if path.match(pattern)]
+    if not found:
+        raise NothingEligibleError(
+            f"Nothing to learn a prior from is found in {out_dir}.",
+            "Map the participants first, with the estimator gmvae and this OUTPUT_DIR.",
+        )
+    missing = set(selection.participant_label) - {_entity(path, "sub") for path in found}
+    if missing:
+        raise InputError(
+            f"Nothing to learn from is found of sub-{', sub-'.join(sorted(missing))}.",
+            "Map them first with the estimator gmvae.",
+        )
     wanted = settings.signal_model
     tasks = []
     for name, model in SIGNAL_MODELS.items():
-        pattern = f"sub-*_model-{model.label}_desc-{DESC}_{SUFFIX}.pt"
-        found = [path for path in out_dir.glob("sub-*/**/*.pt") if path.match(pattern)]
-        voxels = sorted(_selected(found, selection), key=lambda path: path.name)
+        of_model = [path for path in found if _entity(path, "model") == model.label]
+        voxels = sorted(_selected(of_model, selection), key=lambda path: path.name)
         if voxels and (name in wanted or "auto" in wanted):
-            digest = _digest(voxels, settings)
-            tasks.append(Task(name, model.label, tuple(voxels), digest))
-    met = {_entity(path, "sub") for task in tasks for path in task.voxels}
-    missing = [label for label in selection.participant_label if label not in met]
-    if missing and met:
-        raise InputError(
-            f"Nothing to learn from is found of sub-{', sub-'.join(missing)}.",
-            "Map them first with the estimator gmvae.",
-        )
+            tasks.append(Task(name, model.label, tuple(voxels), _digest(voxels, settings)))
     if not tasks:
         raise NothingEligibleError(
-            f"Nothing to learn a prior from is found in {out_dir}.",
-            "Map the participants first with the estimator gmvae, then learn with the same "
-            "OUTPUT_DIR.",
+            "Nothing to learn a prior from is left after selection.",
+            "Check --session-label and --signal-model.",
         )
     return tasks
 

@@ -267,6 +267,12 @@ def software() -> dict[str, str]:
     return versions
 
 
+def learnt_from(result: RunResult) -> str:
+    """Say whose tissue the prior describes."""
+    given = result.info.get("fit", {}).get("summary", {}).get("prior")
+    return "a group of participants" if given else "this scan"
+
+
 def settings_of(result: RunResult) -> Mapping[str, Any]:
     """Give the settings of the fit and where it ran, without those that name paths."""
     fit = result.info.get("fit", {})

@@ -154,7 +154,8 @@ def _training(result: RunResult) -> Iterator[Panel]:
         "training", "training", "svg", "Training",
         "The curve should rise and level off; jumps are rounds in which every voxel is "
         "fitted anew under what was learnt. The bars are the tissue classes that were learnt "
-        "from this scan; those below the dashed line (1%) are not in use, which is harmless.",
+        f"from {facts.learnt_from(result)}; those below the dashed line (1%) are not in use, "
+        "which is harmless.",
         "What the training raised, by step, and the share of each tissue component.",
         charts.training(history, shares, values["unexpected_share"], objective=objective),
     )  # fmt: skip
@@ -237,9 +238,9 @@ def _tissue(result: RunResult, view: View) -> Iterator[Panel]:
         )  # fmt: skip
         yield Panel(
             "unexpected", "tissue", "png", "Unexpected tissue",
-            "Bright voxels are unlike the tissue learnt from the rest of this scan: lesions, "
-            "vessels, artefacts or partial volume. Dark does not prove health: with little "
-            "signal, an abnormal voxel can pass for a normal one.",
+            f"Bright voxels are unlike the tissue learnt from {facts.learnt_from(result)}: "
+            "lesions, vessels, artefacts or partial volume. Dark does not prove health: with "
+            "little signal, an abnormal voxel can pass for a normal one.",
             "Probability of unexpected tissue on several slices.",
             mosaics.mosaic([layer], view, result.mask),
         )  # fmt: skip

@@ -81,6 +81,7 @@ def describe(result: RunResult, *, sloppy: bool = False) -> dict[str, Any]:
         "parameters": facts.parameter_rows(result),
         "components": facts.component_rows(result),
         "status": facts.status_rows(result),
+        "learnt_from": facts.learnt_from(result),
         "settings": facts.settings_of(result),
         "software": facts.software(),
     }
