@@ -1,0 +1,69 @@
+"""The command in processes of its own, to be killed, starved and doubled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bids_gmvae.io.atomic import TEMPORARY
+from tests.faults.bench import contents
+
+ROOT = Path(__file__).parents[2]
+
+#: After so many seconds something hangs, however busy the machine.
+PATIENCE = 180.0
+
+
+def command(bids: Path, root: Path, *more: object) -> list[str]:
+    """Give the command that maps a dataset into ``root/out``, with ``root/work``."""
+    return [
+        sys.executable, "-m", "bids_gmvae", str(bids), str(root / "out"), "participant",
+        "-w", str(root / "work"), "--estimator", "lsq", "--nprocs", "2", *map(str, more),
+    ]  # fmt: skip
+
+
+def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
+    """Start a command in a session of its own."""
+    return subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end_of(process: subprocess.Popen[str]) -> str:
+    """Wait for the end of a process and its workers; gives what it said."""
+    try:
+        said, _ = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise AssertionError(f"It hung for {PATIENCE:.0f} s.") from None
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return said
+        assert time.monotonic() < deadline, "A worker outlived its parent."
+        time.sleep(0.05)
+
+
+def finish(arguments: list[str], **environment: str) -> tuple[int, str]:
+    """Run a command to its end; gives its exit code and what it said."""
+    process = start(arguments, **environment)
+    said = end_of(process)
+    return process.returncode, said
+
+
+def complete(out: Path) -> dict[str, str]:
+    """Give the checksums of what has its name, unfinished files apart."""
+    found = contents(out) if out.exists() else {}
+    return {name: digest for name, digest in found.items() if TEMPORARY not in name}

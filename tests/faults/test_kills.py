@@ -1,0 +1,157 @@
+"""Runs that are killed: nothing that was finished is lost, and the end is the same."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import bids_gmvae
+from bids_gmvae.cli.run import SIGNALLED
+from bids_gmvae.exceptions import ExitCode
+from bids_gmvae.io.dataset import validate
+from tests.faults.bench import contents
+from tests.faults.processes import PATIENCE, command, complete, end_of, finish, start
+from tests.tiny import tiny_dataset
+
+pytestmark = pytest.mark.slow
+
+N_KILLS = 30
+#: How a run may be ended from outside, and what the command gives then.
+SIGNALS = {
+    signal.SIGKILL: -signal.SIGKILL,
+    signal.SIGTERM: SIGNALLED + signal.SIGTERM,
+    signal.SIGINT: SIGNALLED + signal.SIGINT,
+}
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory):
+    """A dataset of two participants, and its maps made without disturbance."""
+    root = tmp_path_factory.mktemp("mapped")
+    tiny_dataset(root / "bids", "sub-01/dwi/sub-01", "sub-02/dwi/sub-02")
+    begin = time.monotonic()
+    code, said = finish(command(root / "bids", root))
+    assert code == ExitCode.OK, said
+    return root, time.monotonic() - begin
+
+
+def when(process, condition):
+    """Wait until something is so while a process runs."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it never came so far"
+        time.sleep(0.01)
+
+
+def test_thirty_kills_at_random_moments_lose_nothing(mapped, tmp_path):
+    (root, duration), out = mapped, tmp_path / "out"
+    expected, there = contents(root / "out"), {}
+    generator, left = random.Random(0), list(SIGNALS) * (N_KILLS // len(SIGNALS))
+    while left:
+        process = start(command(root / "bids", tmp_path))
+        # Not while Python itself starts: it has no words of ours yet.
+        when(process, lambda: (tmp_path / "work").exists())
+        time.sleep(generator.uniform(0, duration))
+        ended = process.poll() is not None
+        if not ended:
+            process.send_signal(left[-1])
+        said = end_of(process)
+        if ended or process.returncode == ExitCode.OK:  # it came to its end: start anew
+            shutil.rmtree(tmp_path / "work")
+        else:
+            assert process.returncode == SIGNALS[left.pop()], said
+        assert "Internal error" not in said
+        now = complete(out)
+        for name, digest in now.items():
+            # These are written anew as participants come to their end.
+            if name not in ("manifest.tsv", "dataset_description.json"):
+                assert digest == expected[name], name
+        assert there.keys() <= now.keys()
+        there = now
+    code, said = finish(command(root / "bids", tmp_path))
+    assert code == ExitCode.OK, said
+    assert contents(out) == expected
+    assert validate(out).problems == ()
+
+
+def workers_of(process):
+    """Find the processes that compute: children of the server that they are forked from."""
+    servers = psutil.Process(process.pid).children()
+    return [worker for server in servers for worker in server.children()]
+
+
+def test_a_worker_killed_for_its_memory_is_told_and_its_work_repeated(mapped, tmp_path):
+    root, _ = mapped
+    process = start(command(root / "bids", tmp_path, "--nprocs", "1"))
+    when(process, lambda: list(tmp_path.glob("work/gmvae_wf/sub_*_wf/fit_*/fit/_0x*.json")))
+    for worker in workers_of(process):
+        worker.kill()
+    said = end_of(process)
+    assert process.returncode in (ExitCode.RUN_FAILED, ExitCode.INTERNAL), said
+    assert "A worker process was killed, most likely because memory ran out." in said
+    assert "Traceback" not in said
+    code, said = finish(command(root / "bids", tmp_path))
+    assert code == ExitCode.OK, said
+    assert contents(tmp_path / "out") == contents(root / "out")
+
+
+@pytest.mark.parametrize("moment", [0, 4e9], ids=["to 1970", "to 2096"])
+def test_a_clock_that_jumps_changes_nothing(mapped, tmp_path, moment):
+    root, _ = mapped
+    shutil.copytree(root / "out", tmp_path / "out")
+    shutil.copytree(root / "work", tmp_path / "work")
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path.stat().st_ino % 2:
+            os.utime(path, (moment, moment))
+    code, said = finish(command(root / "bids", tmp_path))
+    assert code == ExitCode.OK, said
+    assert contents(tmp_path / "out") == contents(root / "out")
+    assert validate(tmp_path / "out").problems == ()
+
+
+def test_two_processes_on_one_output_do_each_other_no_harm(mapped, tmp_path):
+    root, _ = mapped
+    calls = [command(root / "bids", tmp_path, "-w", tmp_path / name) for name in ("w1", "w2")]
+    for process in [start(call) for call in calls]:
+        said = end_of(process)
+        assert process.returncode == ExitCode.OK, said
+    assert contents(tmp_path / "out") == contents(root / "out")
+    assert validate(tmp_path / "out").problems == ()
+
+
+def test_the_second_of_two_processes_in_one_work_directory_is_refused(mapped, tmp_path):
+    root, _ = mapped
+    first = start(command(root / "bids", tmp_path))
+    when(first, lambda: list(tmp_path.glob("work/gmvae_wf/sub_*_wf")))
+    code, said = finish(command(root / "bids", tmp_path))
+    assert code == ExitCode.NO_SPACE, said
+    assert "Another process computes sub-01 in the work directory" in said
+    assert "Traceback" not in said
+    said = end_of(first)
+    assert first.returncode == ExitCode.OK, said
+    assert contents(tmp_path / "out") == contents(root / "out")
+
+
+def test_what_another_version_left_in_the_work_directory_is_computed_anew(mapped, tmp_path):
+    root, _ = mapped
+    other = tmp_path / "package"
+    shutil.copytree(Path(bids_gmvae.__file__).parent, other / "bids_gmvae")
+    module = other / "bids_gmvae/__init__.py"
+    module.write_text(re.sub(r'__version__ = ".*"', '__version__ = "0.0.1"', module.read_text()))
+    elsewhere = command(root / "bids", tmp_path, "--participant-label", "01")
+    process = start(["env", "-C", str(other), *elsewhere])
+    said = end_of(process)
+    assert process.returncode == ExitCode.OK, said
+    assert '"0.0.1"' in (tmp_path / "out/dataset_description.json").read_text()
+    shutil.rmtree(tmp_path / "out")
+    code, said = finish(command(root / "bids", tmp_path))
+    assert code == ExitCode.OK, said
+    assert "sub-01: fitting" in said
+    assert contents(tmp_path / "out") == contents(root / "out")

@@ -1,0 +1,85 @@
+"""Disks that are full or may not be written, with real file systems of limited size."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from bids_gmvae.exceptions import ExitCode
+from bids_gmvae.io.atomic import TEMPORARY
+from tests.faults.bench import contents
+from tests.faults.processes import command, complete, finish
+from tests.tiny import tiny_dataset
+
+pytestmark = pytest.mark.slow
+
+#: A name space of its own, where anybody may mount; copies what is left before it vanishes.
+WITHIN = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+SCRIPT = (
+    'mount -t tmpfs -o {options} tmpfs "$0" && '
+    '{{ "$@"; code=$?; cp -a "$0/." "$0.copy"; exit $code; }}'
+)
+
+
+def mount(folder, options, arguments):
+    """Run a command with a file system of its own in a folder; gives code, text and content."""
+    folder.mkdir(parents=True)
+    wrapped = [*WITHIN, SCRIPT.format(options=options), str(folder), *arguments]
+    code, said = finish(wrapped)
+    return code, said, folder.with_name(f"{folder.name}.copy")
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory):
+    """A dataset and its maps made with all the room they need."""
+    if subprocess.run([*WITHIN, "mount -t tmpfs tmpfs /mnt"], capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    root = tmp_path_factory.mktemp("mapped")
+    tiny_dataset(root / "bids", "sub-01/dwi/sub-01")
+    code, said = finish(command(root / "bids", root))
+    assert code == ExitCode.OK, said
+    return root
+
+
+def assert_told(code, said):
+    assert code == ExitCode.NO_SPACE, said
+    assert "Free space or choose" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_disk_that_fills_up_keeps_what_is_finished(mapped, tmp_path, share):
+    needed = sum(path.stat().st_size for path in (mapped / "out").rglob("*") if path.is_file())
+    arguments = command(mapped / "bids", tmp_path)
+    code, said, copy = mount(tmp_path / "out", f"size={int(share * needed)}", arguments)
+    assert_told(code, said)
+    expected = contents(mapped / "out")
+    written = complete(copy)
+    assert {name: expected.get(name) for name in written} == written
+    assert not [path for path in copy.rglob(f"{TEMPORARY}*")]
+    shutil.rmtree(tmp_path / "out")
+    copy.rename(tmp_path / "out")
+    code, said = finish(arguments)
+    assert code == ExitCode.OK, said
+    assert "fitting" not in said
+    assert contents(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize("size", ["20k", "120k"])
+def test_a_work_directory_that_fills_up_is_told(mapped, tmp_path, size):
+    arguments = command(mapped / "bids", tmp_path)
+    code, said, _ = mount(tmp_path / "work", f"size={size}", arguments)
+    assert_told(code, said)
+    assert not list((tmp_path / "out").rglob("*_dwimap.nii.gz"))
+    code, said = finish(arguments)
+    assert code == ExitCode.OK, said
+    assert contents(tmp_path / "out") == contents(mapped / "out")
+
+
+@pytest.mark.parametrize("name", ["out", "work"])
+def test_a_read_only_folder_is_named(mapped, tmp_path, name):
+    code, said, _ = mount(tmp_path / name, "ro", command(mapped / "bids", tmp_path))
+    assert code == ExitCode.NO_SPACE, said
+    assert str(tmp_path / name) in said
+    assert "Read-only file system" in said or "read-only" in said
+    assert "Traceback" not in said
