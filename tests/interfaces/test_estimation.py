@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,11 +8,14 @@ from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.estimators.base import Measurements, no_progress
 from bids_gmvae.estimators.device import resolve_device
+from bids_gmvae.estimators.problem import Problem
 from bids_gmvae.exceptions import DeviceError, InputError
 from bids_gmvae.interfaces import FitRuns
 from bids_gmvae.interfaces.estimation import fit_runs
+from bids_gmvae.io.derivatives import write_result
 from bids_gmvae.io.measured import MeasuredRun
 from bids_gmvae.io.result import RunResult
+from bids_gmvae.io.training import read_training
 from bids_gmvae.signal_models import get_signal_model
 from bids_gmvae.voxels import Grid
 from tests.bids_tree import directions
@@ -114,3 +119,24 @@ def test_a_fit_for_another_model_is_refused(tmp_path):
 def test_a_missing_cuda_device_is_an_error_that_says_how_to_expose_it():
     with pytest.raises(DeviceError, match=r"--gpus all.*--nv"):
         resolve_device("cuda:99")
+
+
+def test_the_voxels_that_were_learnt_from_go_on_with_the_result(tmp_path):
+    settings = ModelSettings(n_components=2)
+    runs = [measured_run(1, "b"), measured_run(2, "a")]
+    _, results = fit_runs(
+        runs, get_signal_model("msdki"), ["", ""], settings, estimator="gmvae", device="cpu",
+        progress=no_progress,
+    )  # fmt: skip
+    for run, result in zip(runs, results, strict=True):
+        result.save(tmp_path / "result.pt")
+        again = RunResult.load(tmp_path / "result.pt")
+        expected = Problem.of(
+            run.measurements.to("cpu", torch.float64), get_signal_model("msdki"), settings
+        )
+        torch.testing.assert_close(again.training.data, expected.data, rtol=1e-7, atol=0)
+    written = write_result(results[0], tmp_path, provenance={})
+    (voxels,) = [path for path in written if path.name.endswith("_voxels.pt")]
+    assert len(read_training(voxels)) == len(runs[0].measurements)
+    write_result(replace(results[0], training=None), tmp_path, provenance={})
+    assert not voxels.exists()
