@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     REPORT_FAILED = 5
     DEVICE = 6
     INVALID_INPUT = 7
+    INVALID_OUTPUT = 8
     INTERNAL = 70
     NO_SPACE = 75
 

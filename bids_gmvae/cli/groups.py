@@ -343,5 +343,9 @@ def add_outputs(group: OptionGroup) -> None:
     )
     group.flag("--reports-only", help="make the reports again from what is on disk")
     group.flag("--boilerplate-only", help="write the methods text and its references only")
-    group.flag("--validate-outputs", help="validate the output dataset at the end")
+    group.flag(
+        "--validate-outputs",
+        help="only compare OUTPUT_DIR with its manifest, sidecars, input and ranges of values; "
+        "nothing is computed or written",
+    )
     group.flag("--overwrite", help="map again what is already mapped")

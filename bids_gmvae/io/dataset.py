@@ -164,7 +164,7 @@ def validate(out_dir: Path) -> list[str]:
     """Check a dataset against its manifest and against itself: one sentence per problem."""
     from bids_gmvae.io import validation  # it knows the signal models, hence torch
 
-    return validation.validate(out_dir)
+    return list(validation.validate(out_dir).problems)
 
 
 def _source(root: Path, out_dir: Path) -> dict[str, str]:

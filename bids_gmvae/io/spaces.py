@@ -17,10 +17,10 @@ from scipy.ndimage import map_coordinates
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.atomic import write_bytes, write_image, write_json
 from bids_gmvae.io.derivatives import in_space, map_path
+from bids_gmvae.io.image_checks import kind_of
 from bids_gmvae.io.run import Run
 from bids_gmvae.io.sidecars import uris
 from bids_gmvae.io.templates import DEFAULT_RESOLUTION, template_grid
-from bids_gmvae.io.validation import kind_of
 from bids_gmvae.voxels import Grid, load_image
 
 logger = logging.getLogger(__name__)

@@ -248,10 +248,9 @@ def test_missing_foreign_and_damaged_files_are_found(dataset):
     atomic.write_image(moved, nb.Nifti1Image(image.get_fdata(dtype=np.float32), np.eye(4)))
     text = "\n".join(validate(dataset))
     for sentence in (
-        f"{lost.name} is in manifest.tsv but not there",
-        f"{lost.name.replace('.json', '.nii.gz')}: there is no sidecar",
+        f"{lost.name}: it is in manifest.tsv but not there",
         f"{cut.name}: the image cannot be read",
-        "new.txt is not in manifest.tsv",
+        "new.txt: it is not in manifest.tsv",
         f"{moved.name}: the grid is not that of",
     ):
         assert sentence in text
