@@ -64,6 +64,7 @@ class FitRuns(RunInterface):
         from bids_gmvae.signal_models import get_signal_model
 
         start = time.monotonic()
+        device = resolve_device(self.inputs.device)
         torch.set_num_threads(self.inputs.n_threads)
         runs = [MeasuredRun.load(Path(path)) for path in self.inputs.voxels]
         objective = get_estimator(self.inputs.estimator).objective
@@ -75,7 +76,7 @@ class FitRuns(RunInterface):
                 ModelSettings(**self.inputs.settings),
                 estimator=self.inputs.estimator,
                 reuse_fit=Path(self.inputs.reuse_fit) if self.inputs.reuse_fit else None,
-                device=resolve_device(self.inputs.device),
+                device=device,
                 progress=progress,
             )
         # Times go into the log only: outputs of equal inputs have equal bytes.
