@@ -15,7 +15,7 @@ ENGINE ?= $(notdir $(shell command -v docker || command -v podman || echo docker
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-engines lint format docs-check descriptor lock image \
+.PHONY: help venv demo test test-slow test-faults test-engines lint format docs-check descriptor lock image \
 	image-cuda clean
 
 help: ## list the targets
@@ -48,6 +48,10 @@ test-slow: $(STAMP) ## the tests that take longer, too
 
 test-engines: $(STAMP) ## the tests that need an image (`make image`) or SLURM; skipped without
 	$(BIN)/python -m pytest -q -rs -m "container or slurm"
+
+test-faults: $(STAMP) ## bad input with its table, properties, fuzzing, kills, full disks: six minutes
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not container and not slurm" \
+		tests/faults tests/properties tests/fuzz
 
 lint: $(STAMP) ## style, types, layers, spelling
 	$(BIN)/ruff check .
