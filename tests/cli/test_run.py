@@ -19,6 +19,7 @@ from bids_gmvae.cli.run import _start_logs, main
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import ExitCode, InputError, StorageError
 from bids_gmvae.io.atomic import TEMPORARY
+from bids_gmvae.io.dataset import validate
 from bids_gmvae.workflows.plan import LeftOut
 from tests.bids_tree import text_of
 from tests.tiny import BVALS, signals, tiny_dataset, tiny_mask, tiny_run
@@ -196,8 +197,9 @@ def test_the_whole_output_is_valid_bids(mapped, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(mapped / "out", out)
     work = ("-w", mapped / "work")
-    code, _, error = run(mapped / "bids", out, "group", *work, "--validate-outputs")
+    code, _, error = run(mapped / "bids", out, "group", *work)
     assert code == ExitCode.OK, error
+    assert validate(out) == []
     assert (out / "group.html").exists()
     assert (out / "sub-01" / "figures").is_dir()
     assert bids_errors(out) == []
