@@ -61,7 +61,7 @@ def test_bad_input_is_told_in_one_sentence_and_harms_nobody(
         assert after == before
     assert not [name for name in after if TEMPORARY in name]
     if after.get("out/manifest.tsv") != before.get("out/manifest.tsv"):
-        assert validate(place.out).problems == ()
+        assert validate(place.out) == []
     assert row_of(case, result.code, sentence) == documented[case.name]
 
 
@@ -105,7 +105,7 @@ def test_all_bad_runs_at_once_leave_the_good_one_as_if_it_were_alone(bench, tmp_
         label = f"sub-bad{number:02d}"
         assert not list(place.out.glob(f"{label}/dwi/*_dwimap.nii.gz")), case.name
         assert (place.out / f"{label}.html").exists(), case.name
-    assert validate(place.out).problems == ()
+    assert validate(place.out) == []
 
 
 def spoils_the_run(case, bench):
