@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bids_gmvae.priors.potentials import MixturePosterior, Potential, Statistics, invert
@@ -68,8 +67,8 @@ def sum_compiled(
     return Statistics(counts, first, second, pull.new_tensor(log_evidence), len(potential))
 
 
-def _arrays(potential: Potential, *components: Tensor) -> list[NDArray[np.float64]]:
-    """Give what compiled functions take, the potentials with an axis of components."""
+def _arrays(potential: Potential, *components: Tensor) -> list[Any]:
+    """Give the arrays that compiled functions take, potentials with an axis of components."""
     if potential.constant.dim() == 1:
         potential = potential.by_component(1)
     given = (potential.precision, potential.shift, potential.constant, *components)
@@ -86,5 +85,5 @@ def _room(pull: Tensor, n_voxels: int) -> MixturePosterior:
     )
 
 
-def _scratch(pull: Tensor) -> NDArray[np.float64]:
-    return np.empty((2 * pull.shape[1] + 1, pull.shape[1]))
+def _scratch(pull: Tensor) -> Any:
+    return pull.new_empty(2 * pull.shape[1] + 1, pull.shape[1]).numpy()
