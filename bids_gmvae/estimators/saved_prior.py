@@ -19,8 +19,8 @@ from bids_gmvae.signal_models.base import SignalModel
 
 #: Version of the layout of the file.
 PRIOR_FORMAT = 1
-#: Rounding of weights that are written as decimal numbers and summed.
-ROUNDING = 1e-9
+#: How far the sum of the weights may be from 1: some begin in single precision.
+ROUNDING = 1e-6
 
 HINT = "Give the *_prior.json of `group --learn-prior`, unchanged."
 

@@ -12,11 +12,13 @@ from bids_gmvae.cli.plan import describe, make_plan, require_runs, to_json
 from bids_gmvae.config import ComputeSettings, ModelSettings, RunSettings, SelectionSettings
 from bids_gmvae.estimators import ESTIMATORS
 from bids_gmvae.estimators.base import Measurements, no_progress
+from bids_gmvae.estimators.saved_prior import identity, prior_content
 from bids_gmvae.exceptions import DeviceError, InputError, NothingEligibleError
 from bids_gmvae.interfaces.estimation import fit_runs
 from bids_gmvae.io.derivatives import write_result
 from bids_gmvae.io.measured import MeasuredRun
 from bids_gmvae.modalities.dwi import check
+from bids_gmvae.priors import GaussianMixturePrior
 from bids_gmvae.signal_models import get_signal_model
 from bids_gmvae.voxels import Grid
 from bids_gmvae.workflows.plan import LeftOut, Plan
@@ -90,7 +92,7 @@ def test_the_json_plan_has_its_keys(study):
     run = content["runs"][0]
     assert set(run) == {
         "participant", "session", "name", "image", "dataset", "n_volumes", "shells", "gradients",
-        "mask", "signal_model", "reason", "estimator", "group", "issues", "outputs",
+        "mask", "signal_model", "reason", "estimator", "prior", "group", "issues", "outputs",
     }  # fmt: skip
     assert run["n_volumes"] == len(BVALS)
     assert [shell["n_volumes"] for shell in run["shells"]] == [4, 8, 8]
@@ -133,6 +135,23 @@ def test_what_is_promised_is_what_is_written(study, estimator, reused, tmp_path)
     promised = content["runs"][0]["outputs"]
     assert sorted(promised) == sorted(name for name in images if name.endswith(".nii.gz"))
     assert "_desc-mean_" in promised[0]
+
+
+def test_a_given_prior_decides_about_model_and_components(study, tmp_path):
+    nothing = torch.zeros(3, dtype=torch.float64)
+    prior = GaussianMixturePrior.around(
+        torch.eye(3, dtype=torch.float64)[:2], spread=0.3, lower=nothing - 3, upper=nothing + 3
+    )
+    path = tmp_path / "prior.json"
+    path.write_text(json.dumps(prior_content(prior, get_signal_model("ball_stick"))))
+    plan = make_plan(settings_for(study, prior_from=path))
+    assert {planned.signal_model for planned in plan.runs} == {"ball_stick"}
+    assert plan.model.n_components == 2
+    assert plan.runs[0].prior == identity(path)
+    assert sum("_label-C" in name for name in plan.runs[0].outputs) == 2
+    assert f"prior:      prior.json (SHA-256 {identity(path)['SHA256'][:12]}…)" in describe(plan)
+    with pytest.raises(InputError, match=r"for the signal model ball_stick, but .* msdki"):
+        make_plan(settings_for(study, prior_from=path, signal_model=("msdki",)))
 
 
 def test_the_readable_plan_names_shells_mask_model_and_why(study):
