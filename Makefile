@@ -15,8 +15,8 @@ ENGINE ?= $(notdir $(shell command -v docker || command -v podman || echo docker
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-faults test-engines lint format docs-check descriptor lock image \
-	image-cuda clean
+.PHONY: help venv demo test test-slow test-faults test-engines lint format docs-check \
+	descriptor golden lock image image-cuda clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,6 +71,9 @@ descriptor: $(STAMP) ## write boutiques.json anew, after a change of the command
 	@mkdir -p build
 	$(BIN)/python -m bids_gmvae.cli.descriptor > build/boutiques.json
 	mv build/boutiques.json boutiques.json
+
+golden: $(STAMP) ## write tests/golden/statistics.tsv anew, after a change of estimates that is meant
+	$(BIN)/python -m tests.golden.update
 
 lock: ## resolve requirements.lock anew, in a scratch environment
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
