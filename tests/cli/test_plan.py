@@ -144,14 +144,15 @@ def test_a_given_prior_decides_about_model_and_components(study, tmp_path):
     )
     path = tmp_path / "prior.json"
     path.write_text(json.dumps(prior_content(prior, get_signal_model("ball_stick"))))
-    plan = make_plan(settings_for(study, prior_from=path))
+    model = ModelSettings(prior_from=path)
+    plan = make_plan(replace(settings_for(study), model=model))
     assert {planned.signal_model for planned in plan.runs} == {"ball_stick"}
     assert plan.model.n_components == 2
     assert plan.runs[0].prior == identity(path)
     assert sum("_label-C" in name for name in plan.runs[0].outputs) == 2
     assert f"prior:      prior.json (SHA-256 {identity(path)['SHA256'][:12]}…)" in describe(plan)
     with pytest.raises(InputError, match=r"for the signal model ball_stick, but .* msdki"):
-        make_plan(settings_for(study, prior_from=path, signal_model=("msdki",)))
+        make_plan(replace(settings_for(study), model=replace(model, signal_model=("msdki",))))
 
 
 def test_the_readable_plan_names_shells_mask_model_and_why(study):
