@@ -26,7 +26,8 @@ def write_manifest(out_dir: Path, subjects: Collection[str] | None = None) -> Pa
     subjects : collection of str, optional
         Labels of the participants that this call wrote, besides files of the dataset as a whole.
         What was said of the others stays: damage to their files must not pass for the original,
-        nor what another process has not finished. All by default, and in a first manifest.
+        nor what another process has not finished. All by default, and if none was written and
+        there is no manifest.
 
     Returns
     -------
@@ -35,13 +36,14 @@ def write_manifest(out_dir: Path, subjects: Collection[str] | None = None) -> Pa
     """
     with locked(out_dir):
         earlier = [] if subjects is None else read_manifest(out_dir)
+        every = not subjects and not earlier
         own = {None, *(subjects or ())}
         rows: list[dict[str, str | int]] = [
             {**row} for row in earlier if _participant(row["path"]) not in own
         ]
         for path in dataset_files(out_dir):
             name = path.relative_to(out_dir).as_posix()
-            if earlier and _participant(name) not in own:
+            if not every and _participant(name) not in own:
                 continue
             # Another process may have replaced its leftovers since the files were listed.
             with suppress(FileNotFoundError):
