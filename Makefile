@@ -67,10 +67,12 @@ format: $(STAMP) ## rewrite the sources in the project's style
 docs-check: $(STAMP) ## commands, code blocks and tables of the documentation
 	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_boutiques.py
 
-descriptor: $(STAMP) ## write boutiques.json anew, after a change of the command line
+descriptor: $(STAMP) ## write boutiques.json and its page anew, after a change of the command line
 	@mkdir -p build
 	$(BIN)/python -m bids_gmvae.cli.descriptor > build/boutiques.json
 	mv build/boutiques.json boutiques.json
+	$(BIN)/python -m bids_gmvae.cli.reference > build/command_line.md
+	mv build/command_line.md docs/reference/command_line.md
 
 golden: $(STAMP) ## write tests/golden/statistics.tsv anew, after a change of estimates that is meant
 	$(BIN)/python -m tests.golden.update

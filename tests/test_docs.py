@@ -12,9 +12,12 @@ import torch
 from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.cli import options, simulate
 from bids_gmvae.cli.parser import EPILOG, build_parser
+from bids_gmvae.cli.reference import build_page
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.estimators import ESTIMATORS, Measurements
 from bids_gmvae.signal_models import SIGNAL_MODELS
+from bids_gmvae.simulation.noise import simulate_signals
+from bids_gmvae.simulation.schemes import get_scheme
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -103,7 +106,7 @@ def test_documents_name_every_option_that_they_explain():
     for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         prose = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
         for code in re.findall(r"`(--[a-z][a-z0-9-]*)[^`]*`", prose):
-            if code not in {"--gpus", "--nv", "--read-only"}:
+            if code not in {"--gpus", "--nv", "--read-only", "--userns"}:
                 assert code in known, f"{path.name}: {code}"
 
 
@@ -120,6 +123,10 @@ def test_the_table_of_parameters_is_that_of_the_models():
             )
     page = (ROOT / "docs/reference/outputs.md").read_text()
     assert "\n".join(rows) in page
+
+
+def test_the_page_about_the_command_line_is_that_of_the_parsers():
+    assert (ROOT / "docs/reference/command_line.md").read_text() == build_page()
 
 
 def test_the_readme_names_models_and_estimators_that_exist():
@@ -159,3 +166,21 @@ def test_the_model_of_the_how_to_recovers_what_was_put_in(new_model, estimator):
     settings = ModelSettings(n_components=2, noise_model="gaussian")
     posterior = ESTIMATORS[estimator](model, settings).fit(run).posterior(run)
     torch.testing.assert_close(posterior.mean.double(), truth, rtol=0.02, atol=0)
+
+
+def test_the_estimator_of_the_how_to_comes_near_the_truth(monkeypatch):
+    page = (ROOT / "docs/how-to/add_an_estimator.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    module = types.ModuleType("bids_gmvae.estimators.grid")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(code, "grid.py", "exec"), module.__dict__)
+    model = SIGNAL_MODELS["msdki"]()
+    acquisition = get_scheme("hcp")
+    truth = torch.tensor([[0.8e-3, 1.1], [1.0e-3, 0.6], [1.5e-3, 0.4]], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    signals = simulate_signals(model, acquisition, truth, sigma=0.02, generator=generator)
+    run = Measurements(signals, torch.full((3,), 0.02, dtype=torch.float64), acquisition)
+    posterior = module.Grid(model).fit(run).posterior(run)
+    assert (posterior.status == 1).all()
+    assert ((posterior.mean - truth).abs() < 4 * posterior.std + 1e-6).all()
+    assert (posterior.std / truth < 0.1).all()

@@ -159,9 +159,9 @@ class Estimator(ABC):
 
     name: ClassVar[str]
     description: ClassVar[str]
-    #: Whether it can draw from the posterior.
     #: What the training raises, as the progress line and the report call it.
     objective: ClassVar[str] = "ELBO (nats per voxel)"
+    #: Whether it can draw from the posterior.
     draws: ClassVar[bool] = False
 
     def __init__(
