@@ -35,5 +35,9 @@ if [[ ${GPU:-0} == 1 ]]; then
 fi
 
 set -x
-"$engine" run "${options[@]}" "$image" /data /out participant -w /work "$@"
+status=0
+"$engine" run "${options[@]}" "$image" /data /out participant -w /work "$@" || status=$?
+# 1 and 5: some maps or pages are missing; the tables hold the others.
+[[ $status =~ ^[015]$ ]] || exit "$status"
 "$engine" run "${options[@]}" "$image" /data /out group -w /work
+exit "$status"
