@@ -40,8 +40,9 @@ demo: $(STAMP) ## simulate two participants with known truth, map them, show whe
 	$(BIN)/bids-gmvae demo/bids demo/out group -w demo/work
 	@echo "Reports: $(CURDIR)/demo/out/sub-01.html and $(CURDIR)/demo/out/group.html"
 
-test: lint ## all checks and tests, less than ten minutes on two cores
+test: lint ## all checks and tests, a quarter of an hour on two cores
 	$(BIN)/python -m pytest -q -n $(JOBS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m slow tests/faults
 
 test-slow: $(STAMP) ## the tests that take longer, too
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "slow and not container and not slurm"
@@ -49,7 +50,7 @@ test-slow: $(STAMP) ## the tests that take longer, too
 test-engines: $(STAMP) ## the tests that need an image (`make image`) or SLURM; skipped without
 	$(BIN)/python -m pytest -q -rs -m "container or slurm"
 
-test-faults: $(STAMP) ## bad input with its table, properties, fuzzing, kills, full disks: six minutes
+test-faults: $(STAMP) ## of these bad input with its table, properties, fuzzing, kills, full disks
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not container and not slurm" \
 		tests/faults tests/properties tests/fuzz
 
