@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from bids_gmvae.exceptions import StorageError
 from bids_gmvae.io.atomic import storage_errors
 from bids_gmvae.workflows.base import NAME
-from bids_gmvae.workflows.plan import node_name
 
 
 @contextmanager
@@ -32,20 +32,21 @@ def claimed(work_dir: Path, subjects: Iterable[str]) -> Iterator[None]:
     StorageError
         If another process is at it, or the folder cannot be written.
     """
-    folder = work_dir / NAME
-    with ExitStack() as stack:
+    lock = work_dir / NAME / ".lock"
+    with storage_errors(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
+    with file:
         for subject in subjects:
-            lock = folder / f".{node_name(f'sub_{subject}')}.lock"
-            with storage_errors(lock):
-                folder.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(lock.open("w"))
+            # One byte of one file for each: thousands of open files would be too many.
+            byte = int.from_bytes(hashlib.sha256(subject.encode()).digest()[:6])
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+            except (BlockingIOError, PermissionError) as error:
                 raise StorageError(
                     f"Another process computes sub-{subject} in the work directory {work_dir}.",
                     "Wait for its end, or give another folder with -w.",
                 ) from error
             except OSError:
-                continue  # a network file system without locks
+                break  # a network file system without locks
         yield

@@ -1,4 +1,4 @@
-"""A work directory belongs to one process per participant."""
+"""The claim on participants in a work directory."""
 
 import subprocess
 import sys
@@ -8,47 +8,42 @@ import pytest
 from bids_gmvae.cli.workdir import claimed
 from bids_gmvae.exceptions import StorageError
 
-HOLD = """\
+OTHER = """
 import sys
 from pathlib import Path
 from bids_gmvae.cli.workdir import claimed
-with claimed(Path(sys.argv[1]), ["01"]):
-    print("held", flush=True)
+with claimed(Path(sys.argv[1]), sys.argv[2:]):
+    print("claimed", flush=True)
     sys.stdin.read()
 """
 
 
 @pytest.fixture
-def holder(tmp_path):
-    """Another process that computes participant 01."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.communicate()
+def other(tmp_path):
+    """Another process that computes sub-01 and sub-02."""
+    command = [sys.executable, "-c", OTHER, str(tmp_path), "01", "02"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "claimed\n"
+        yield process
+        process.kill()
 
 
-def test_a_participant_that_another_process_computes_is_refused(holder, tmp_path):
+def test_a_participant_is_claimed_until_its_process_ends_however_it_does(other, tmp_path):
     with (
-        pytest.raises(StorageError, match=f"computes sub-01 in the work directory {tmp_path}"),
-        claimed(tmp_path, ["02", "01"]),
+        pytest.raises(StorageError, match="Another process computes sub-02"),
+        claimed(tmp_path, ["03", "02"]),
     ):
         pass
-    with claimed(tmp_path, ["02", "03"]):
-        pass  # others are free, and what was claimed before the refusal is given back
-
-
-def test_a_killed_process_leaves_nothing_to_clean_up(holder, tmp_path):
-    holder.kill()
-    holder.wait()
-    with claimed(tmp_path, ["01"]):
+    with claimed(tmp_path, ["03"]):
+        pass
+    other.kill()
+    other.wait()
+    with claimed(tmp_path, ["01", "02"]):
         pass
 
 
-def test_a_claim_ends_with_its_block(tmp_path):
-    for _ in range(2):
-        with claimed(tmp_path, ["01"]):
-            pass
+def test_thousands_of_participants_are_claimed_at_once(tmp_path):
+    with claimed(tmp_path, [f"{number:05}" for number in range(5000)]):
+        pass
