@@ -6,7 +6,7 @@ cerebrospinal fluid; SNR 20) of the HCP protocol, 18 b0 + 90 volumes at each of 
 and their times are scaled. What is compiled was compiled before.
 
 Ball-stick is compared with a loop of ``scipy.optimize.least_squares`` over voxels, which gets the
-analytic Jacobian and starts from a diffusion tensor, and with dmipy (brute2fine) if installed;
+analytic Jacobian and starts from a diffusion tensor, and with dmipy-fit (brute2fine) if installed;
 MS-DKI with dipy's ``MeanDiffusionKurtosisModel``. ``torch`` is the same estimator without
 compiled code. ``gmvae`` is apart for learning the prior (``fit``, once per run, on at most 8,000
 voxels, 4,000 for ball-stick) and for applying it (``posterior``, each voxel); both with ``newton``
@@ -18,7 +18,7 @@ there it is the time on the clock.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -197,20 +197,21 @@ def _scipy(sample: Sample) -> NDArray[np.float64]:
 
 
 def _dmipy(sample: Sample) -> Any:
-    """Fit with dmipy, in SI units; None if it is not installed."""
-    try:
-        models = importlib.import_module("dmipy.signal_models")
-        framework = importlib.import_module("dmipy.core.modeling_framework")
-        schemes = importlib.import_module("dmipy.core.acquisition_scheme")
-    except ImportError:
+    """Fit with dmipy-fit, or its ancestor, in SI units; None if neither is installed."""
+    for package in ("dmipy_fit", "dmipy"):
+        if importlib.util.find_spec(package) is not None:
+            break
+    else:
         return None
+    framework = importlib.import_module(f"{package}.core.modeling_framework")
+    schemes = importlib.import_module(f"{package}.core.acquisition_scheme")
+    sticks = importlib.import_module(f"{package}.signal_models.cylinder_models")
+    balls = importlib.import_module(f"{package}.signal_models.gaussian_models")
     acquisition = sample.run.acquisition
     scheme = schemes.acquisition_scheme_from_bvalues(
         acquisition.bvals.numpy() * 1e6, acquisition.bvecs.numpy()
     )
-    model = framework.MultiCompartmentModel(
-        models=[models.cylinder_models.C1Stick(), models.gaussian_models.G1Ball()]
-    )
+    model = framework.MultiCompartmentModel(models=[sticks.C1Stick(), balls.G1Ball()])
     return model.fit(scheme, sample.run.signals.numpy(), solver="brute2fine")
 
 
