@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from nipype.pipeline import engine as pe
 
 from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.config import ModelSettings
@@ -140,3 +141,20 @@ def test_the_voxels_that_were_learnt_from_go_on_with_the_result(tmp_path):
     assert len(read_training(voxels)) == len(runs[0].measurements)
     write_result(replace(results[0], training=None), tmp_path, provenance={})
     assert not voxels.exists()
+
+
+def test_a_fit_is_taken_up_again_only_with_the_same_settings(tmp_path):
+    measured_run().save(tmp_path / "voxels.pt")
+
+    def fit(**settings):
+        node = pe.Node(FitRuns(signal_model="msdki", estimator="lsq"), "fit", base_dir=tmp_path)
+        node.inputs.trait_set(
+            voxels=[str(tmp_path / "voxels.pt")], reasons=["as requested"], settings=settings
+        )
+        node.run()
+        (result,) = tmp_path.glob("fit/result*.pt")
+        return RunResult.load(result).info["fit"]["settings"], result.stat().st_mtime_ns
+
+    first, again, other = fit(), fit(), fit(noise_model="gaussian")
+    assert first == again
+    assert other[0]["noise_model"] == "gaussian"
