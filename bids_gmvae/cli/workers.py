@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -109,6 +110,13 @@ class WorkerPool(MultiProcPlugin):
     def stop(self) -> None:
         """End all workers at once."""
         end_children(self.pool)
+        gc.unfreeze()
+
+    def _prerun_check(self, graph: Any) -> None:
+        super()._prerun_check(graph)
+        # Nipype collects garbage ten times a second. To look through the nodes of 200 participants
+        # each time would take half a core.
+        gc.freeze()
 
     def _new_pool(self) -> ProcessPoolExecutor:
         context = process_context()

@@ -1,5 +1,6 @@
 """Workers that fail, die or outlive their parent."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -109,3 +110,13 @@ def test_a_child_answers_and_raises_like_a_call():
     assert run_in_child(torch_is_loaded, log_file=None, verbose=0)
     with pytest.raises(InputError, match="Add a bvec file"):
         run_in_child(refuse, log_file=None, verbose=0)
+
+
+def test_garbage_is_not_sought_among_nodes_as_long_as_they_run(workflow, pool):
+    workflow.remove_nodes([workflow.get_node("killed")])
+    frozen = []
+    pool._status_callback = lambda *told: frozen.append(gc.get_freeze_count())
+    workflow.run(plugin=pool)
+    pool.stop()
+    assert min(frozen) > 0
+    assert gc.get_freeze_count() == 0
