@@ -82,6 +82,12 @@ class TestShells:
         assert shells_of(98, 102, b0_threshold=100).counts.tolist() == [1, 1]
         assert shells_of(98, 102, b0_threshold=50).counts.tolist() == [2]
 
+    def test_the_b0_threshold_decides_which_shells_are_b0(self):
+        bvals = (0.0, 50.0, 150.0, 1000.0)
+        assert shells_of(*bvals).is_b0.tolist() == [True, True, False, False]
+        assert shells_of(*bvals, b0_threshold=20).is_b0.tolist() == [True, False, False, False]
+        assert shells_of(*bvals, b0_threshold=200).is_b0.tolist() == [True, True, True, False]
+
     def test_the_tolerance_is_half_the_width_of_a_shell(self):
         assert len(shells_of(950, 1000, 1050, shell_tolerance=0.05)) == 1
         assert len(shells_of(940, 990, 1040, shell_tolerance=0.05)) == 2
