@@ -137,8 +137,9 @@ def execute(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Outcome]:
     remaining = plan
     while remaining.runs:
         failures = run_graph(remaining, settings, log_dir, told)
+        met = [(failure, affected(failure.node, remaining)) for failure in failures]
         for planned in remaining.runs:
-            own = (failure for failure in failures if planned in affected(failure.node, remaining))
+            own = (failure for failure, runs in met if planned in runs)
             outcomes[planned.title] = Outcome(planned, tuple(own))
         if settings.execution.stop_on_first_crash and failures:
             break
