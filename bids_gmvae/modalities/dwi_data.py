@@ -9,14 +9,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_gmvae.acquisition import Acquisition
+from bids_gmvae.acquisition import Acquisition, find_shells
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.modalities.base import Issue
+from bids_gmvae.modalities.dwi_brightness import check_brightness
 from bids_gmvae.modalities.dwi_gradients import check_gradients
 from bids_gmvae.modalities.dwi_labels import check_labels
 
 #: Share of voxels without any weighted signal from which on the mask or scaling is doubtful.
 MOST_WITHOUT_SIGNAL = 0.01
+#: Voxels of less than this share of the usual b0 signal are dark; brains have up to 2 % of them.
+DARK, MANY_DARK = 0.15, 0.05
+#: Free water at body temperature diffuses at 3.0e-3 mm^2/s; noise and flow make up to 0.5 % of a
+#: mask seem to exceed this. Perfusion matters below the first b-value, noise above the second.
+FASTER_THAN_WATER, MANY_FASTER = 4e-3, 0.01
+WATER_B = (400.0, 1600.0)
 #: Voxels looked at at once.
 CHUNK = 16_384
 
@@ -54,12 +61,20 @@ def check_data(
     """
     bvals = acquisition.bvals.cpu().double().numpy()
     weighted = bvals > settings.b0_threshold
-    seen = _look(signals, weighted)
+    early = _early_shell(acquisition, settings)
+    seen = _look(signals, mask, weighted, early)
     issues = _check_finite(np.isnan(seen.means), seen.bad_somewhere)
     issues += _check_constant(seen.constant, seen.means)
     issues += _check_zeros(seen.n_zero, int(weighted.sum()))
     usable = np.isfinite(seen.means) & (seen.means > 0) & ~seen.constant
-    issues += check_labels(seen.means, acquisition, usable, settings)
+    labels = check_labels(seen.means, acquisition, usable, settings)
+    issues += labels
+    if not labels:  # else they say why
+        issues += [*_check_dark(seen.b0), *_check_water(seen, bvals[early])]
+        if usable.all():
+            issues += check_brightness(
+                seen.means, seen.slice_means, seen.slice_sizes, acquisition, settings
+            )
     if directional and "bvecs" in acquisition and not seen.bad_somewhere.all():
         bvecs = acquisition.bvecs.cpu().double().numpy()
         issues += check_gradients(
@@ -82,16 +97,51 @@ class _Seen:
         Whether a value is not finite.
     n_zero : array of int, shape (n_voxels,)
         Weighted volumes in which a voxel is zero or less.
+    slice_means : array of shape (n_slices, n_volumes)
+        Of the finite values of the mask; 0 in slices without any.
+    slice_sizes : array of int, shape (n_slices,)
+        Voxels of the mask in each slice.
+    b0, early : array of shape (n_voxels,)
+        Mean of the b0 images and of the chosen shell; NaN where a value is not finite.
     """
 
     means: NDArray[np.float64]
     constant: NDArray[np.bool_]
     bad_somewhere: NDArray[np.bool_]
     n_zero: NDArray[np.intp]
+    slice_means: NDArray[np.float64]
+    slice_sizes: NDArray[np.intp]
+    b0: NDArray[np.float64]
+    early: NDArray[np.float64]
 
 
-def _look(signals: NDArray, weighted: NDArray[np.bool_]) -> _Seen:
+def _early_shell(acquisition: Acquisition, settings: ModelSettings) -> NDArray[np.bool_]:
+    """Choose the lowest shell beyond perfusion, (n_volumes,); none if echo times differ."""
+    bvals = acquisition.bvals.cpu().double().numpy()
+    none = np.zeros(len(bvals), dtype=bool)
+    if "echo_times" in acquisition and len(acquisition.echo_times.unique()) > 1:
+        return none
+    shells = find_shells(
+        acquisition, b0_threshold=settings.b0_threshold, shell_tolerance=settings.shell_tolerance
+    )
+    levels = shells.acquisition.bvals.cpu().double().numpy()
+    usable = np.flatnonzero((levels >= WATER_B[0]) & (levels <= WATER_B[1]))
+    if not len(usable):
+        return none
+    return shells.index.cpu().numpy() == usable[levels[usable].argmin()]
+
+
+def _look(
+    signals: NDArray,
+    mask: NDArray[np.bool_],
+    weighted: NDArray[np.bool_],
+    early: NDArray[np.bool_],
+) -> _Seen:
     n_voxels, n_volumes = signals.shape
+    slices = np.nonzero(mask)[2]
+    slice_sizes = np.bincount(slices, minlength=mask.shape[2])
+    slice_sums = np.zeros((mask.shape[2], n_volumes))
+    b0, first_shell = np.full((2, n_voxels), np.nan)
     total, count = np.zeros(n_volumes), np.zeros(n_volumes, dtype=np.intp)
     lowest, highest = np.full(n_volumes, np.inf), np.full(n_volumes, -np.inf)
     bad_somewhere = np.zeros(n_voxels, dtype=bool)
@@ -102,13 +152,19 @@ def _look(signals: NDArray, weighted: NDArray[np.bool_]) -> _Seen:
         finite = np.isfinite(values)
         bad_somewhere[rows] = ~finite.all(axis=1)
         n_zero[rows] = ((values <= 0) & weighted).sum(axis=1)
+        belongs = slices[rows] == np.arange(mask.shape[2])[:, None]
+        slice_sums += belongs.astype(np.float32) @ np.where(finite, values, 0)
+        for chosen, voxels in ((~weighted, b0), (early, first_shell)):
+            if chosen.any():
+                voxels[rows] = values[:, chosen].mean(axis=1, dtype=np.float64)
         total += values.sum(axis=0, dtype=np.float64, where=finite)
         count += finite.sum(axis=0)
         lowest = np.minimum(lowest, values.min(axis=0, initial=np.inf, where=finite))
         highest = np.maximum(highest, values.max(axis=0, initial=-np.inf, where=finite))
     means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     constant = (lowest == highest) & (n_voxels > 1)
-    return _Seen(means, constant, bad_somewhere, n_zero)
+    slice_means = slice_sums / np.maximum(slice_sizes, 1)[:, None]
+    return _Seen(means, constant, bad_somewhere, n_zero, slice_means, slice_sizes, b0, first_shell)
 
 
 def _check_finite(whole: NDArray[np.bool_], bad_somewhere: NDArray[np.bool_]) -> list[Issue]:
@@ -162,6 +218,39 @@ def _check_zeros(n_zero: NDArray[np.intp], n_weighted: int) -> list[Issue]:
         )
         issues.append(Issue("info", "zeros", text))
     return issues
+
+
+def _check_dark(b0: NDArray[np.float64]) -> list[Issue]:
+    known = b0[np.isfinite(b0)]
+    if not len(known):
+        return []
+    share = float((known < DARK * np.median(known)).mean())
+    if share <= MANY_DARK:
+        return []
+    text = (
+        f"The mask must cover tissue, but in {share:.0%} of its voxels the b0 signal is below "
+        f"{DARK:.0%} of the usual one, like air."
+    )
+    hint = "Check in the report whether the mask lies on the head; give another with --mask PATH."
+    return [Issue("warning", "mask_dark", text, hint)]
+
+
+def _check_water(seen: _Seen, bvals: NDArray[np.float64]) -> list[Issue]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        decay = np.log(seen.b0 / seen.early)
+    known = decay[np.isfinite(decay)]
+    if not len(known):
+        return []
+    share = float((known > FASTER_THAN_WATER * bvals.mean()).mean())
+    if share <= MANY_FASTER:
+        return []
+    text = (
+        "Nothing diffuses faster than free water, 0.003 mm^2/s, but at b = "
+        f"{bvals.mean():.0f} s/mm^2 {share:.0%} of the voxels seem to exceed "
+        f"{FASTER_THAN_WATER:g} mm^2/s."
+    )
+    hint = "Check whether the b-values are too small, and whether the mask covers flow or air."
+    return [Issue("warning", "faster_than_water", text, hint)]
 
 
 def _enumerate(volumes: NDArray[np.intp], limit: int = 10) -> str:
