@@ -175,6 +175,9 @@ def test_halved_b_values_make_water_too_fast(spoilt, tmp_path):
     run = spoilt.measure(tmp_path)
     assert warnings(run) == ["faster_than_water"]
     assert "at b = 500 s/mm^2" in said(run, "faster_than_water")
+    (result,) = estimate(run, model="ball_stick")
+    assert "of the voxels a parameter lies at its bound" in report(result)
+    assert numbers(result)["fraction_at_bound"] > 0.1
 
 
 def test_b_values_off_by_a_tenth_are_seen_by_nobody(spoilt, truth, tmp_path):
@@ -250,12 +253,22 @@ def test_slices_that_lost_signal_are_named_and_many_are_a_warning(spoilt, tmp_pa
     assert warnings(spoilt.measure(tmp_path)) == ["slices_lost"]
 
 
-def test_a_high_noise_floor_is_seen_in_the_residuals_and_a_low_one_by_nobody(spoilt, tmp_path):
+def test_a_raised_floor_is_seen_in_the_residuals_if_it_is_twice_the_noise(spoilt, tmp_path):
     clean = spoilt.images.copy()
-    spoilt.images = clean + np.float32(5 * SIGMA)
+    spoilt.images = clean + np.float32(2 * SIGMA)
     (result,) = estimate(spoilt.measure(tmp_path))
-    assert "Residuals are" in report(result)
+    assert report(result).startswith("Residuals are 1.3")
     spoilt.images = clean + np.float32(SIGMA)
     run = spoilt.measure(tmp_path)
     (result,) = estimate(run)
     assert run.info["issues"] == findings(result) == []
+
+
+@pytest.mark.parametrize(("n_coils", "seen"), [(8, True), (2, False)])
+def test_the_sum_of_squares_of_many_coils_is_seen_in_the_residuals(
+    spoilt, tmp_path, n_coils, seen
+):
+    channels = np.random.default_rng(0).chisquare(2 * n_coils - 2, spoilt.images.shape)
+    spoilt.images = np.sqrt(spoilt.images**2 + SIGMA**2 * channels).astype(np.float32)
+    (result,) = estimate(spoilt.measure(tmp_path))
+    assert ("Residuals are" in report(result)) == seen
