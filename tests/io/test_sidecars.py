@@ -19,6 +19,23 @@ def test_every_sidecar_fits_the_schema(signal_model, estimator):
         assert problems == [], output.path.name
 
 
+@pytest.mark.parametrize("signal_model", ["msdki", "ball_stick", "t2_adc"])
+def test_every_map_bears_the_unit_of_its_values(signal_model):
+    units = {
+        "_desc-priorinfluence": "1",
+        **dict.fromkeys(["_param-msd", "_param-md", "_param-adc"], "mm^2/s"),
+        **dict.fromkeys(["_param-diffusivity", "_param-isodiffusivity"], "mm^2/s"),
+        **dict.fromkeys(["_param-msk", "_param-vf", "_param-vector"], "1"),
+        "_T2map": "s",
+        **dict.fromkeys(["_param-s0", "_desc-noise"], "arbitrary"),
+        **dict.fromkeys(["_desc-residual", "_probseg"], "1"),
+    }
+    for output in outputs(make_result(signal_model), PROVENANCE):
+        if "Units" in output.sidecar:
+            name = output.path.name
+            assert output.sidecar["Units"] == next(units[part] for part in units if part in name)
+
+
 def test_the_schema_refuses_what_bids_or_we_forbid():
     result = make_result()
     name = "sub-01_space-ACPC_model-msdki_param-msd_desc-mean_dwimap.nii.gz"
