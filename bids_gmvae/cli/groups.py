@@ -289,7 +289,10 @@ def add_run(group: OptionGroup) -> None:
         default="./work",
         help="intermediate results, from which an interrupted run resumes",
     )
-    group.flag("--clean-workdir", help="remove what earlier runs left in the work directory first")
+    group.flag(
+        "--clean-workdir",
+        help="empty the work directory of earlier runs first, and of this one if all is well",
+    )
     group.add(
         "--config-file",
         metavar="FILE",

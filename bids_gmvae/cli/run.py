@@ -60,7 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logging(None, verbose=settings.execution.verbose)
     try:
         with _stoppable(), _environment(settings):
-            return int(_dispatch(_effective(settings)))
+            code = _dispatch(_effective(settings))
+            if code == ExitCode.OK and settings.execution.clean_workdir:
+                _clean(settings.execution.work_dir)
+            return int(code)
     except KeyboardInterrupt as stop:
         number = signal.SIGTERM if isinstance(stop, Stopped) else signal.SIGINT
         LOGGER.error("Stopped. The same command goes on where this one ended.")
@@ -183,12 +186,18 @@ def _environment(settings: RunSettings) -> Iterator[None]:
             yield
         return
     if settings.execution.clean_workdir:
-        # Only what this app made: the folder may be somebody's scratch.
-        for name in (CACHE, "gmvae_wf", "gmvae_prior"):
-            shutil.rmtree(work_dir / name, ignore_errors=True)
+        _clean(work_dir)
     with _usable(work_dir):
         prepare_environment(settings, work_dir / CACHE)
     yield
+
+
+def _clean(work_dir: Path) -> None:
+    """Remove what this app made and nothing else: the folder may be somebody's scratch."""
+    from bids_gmvae.cli.environment import CACHE
+
+    for name in (CACHE, "gmvae_wf", "gmvae_prior"):
+        shutil.rmtree(work_dir / name, ignore_errors=True)
 
 
 @contextmanager

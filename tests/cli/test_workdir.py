@@ -1,4 +1,4 @@
-"""The claim on participants in a work directory."""
+"""The work directory: claims on participants, and what is left in it."""
 
 import subprocess
 import sys
@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from bids_gmvae.cli.workdir import claimed
-from bids_gmvae.exceptions import StorageError
+from bids_gmvae.exceptions import ExitCode, StorageError
+from tests.tiny import tiny_dataset
 
 OTHER = """
 import sys
@@ -47,3 +48,18 @@ def test_a_participant_is_claimed_until_its_process_ends_however_it_does(other, 
 def test_thousands_of_participants_are_claimed_at_once(tmp_path):
     with claimed(tmp_path, [f"{number:05}" for number in range(5000)]):
         pass
+
+
+def test_a_clean_work_directory_keeps_the_files_of_others_and_nothing_else(tmp_path):
+    tiny_dataset(tmp_path / "bids", "sub-01/dwi/sub-01")
+    work = tmp_path / "work"
+    for name in ("gmvae_wf/old", "scratch_of_somebody"):
+        (work / name).mkdir(parents=True)
+    arguments = ("bids", "out", "participant", "-w", "work", "--estimator", "lsq")
+    done = subprocess.run(
+        [sys.executable, "-m", "bids_gmvae", *arguments, "--clean-workdir"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert list((tmp_path / "out").glob("sub-01/dwi/*_param-msd_desc-mean_dwimap.nii.gz"))
+    assert list(work.rglob("*")) == [work / "scratch_of_somebody"]
