@@ -241,7 +241,8 @@ def run_workflow(
         try:
             workflow.run(plugin=plugin)
         except Exception:
-            # Nipype raises when any node failed; the caller tells of those.
+            # Nipype raises when any node failed; the caller tells of those, and `_confirmed`
+            # does not take a run for done whose nodes were left out.
             if not failed:
                 raise
             LOGGER.debug("Nipype stopped with failed nodes", exc_info=True)
