@@ -129,6 +129,39 @@ class Shells:
         total = values.new_zeros((*values.shape[:-1], len(self)))
         return total.index_add(-1, self.index, values) / self.counts.to(values)
 
+    def agree(self, other: Shells, tolerance: float) -> bool:
+        """Tell whether other shells have the same settings, whatever they count.
+
+        Parameters
+        ----------
+        other : Shells
+            Of another run.
+        tolerance : float
+            Largest relative difference, e.g. 0.05; of b0 shells `LOW_B_RESOLUTION` counts.
+        """
+        if len(self) != len(other) or not torch.equal(self.is_b0.cpu(), other.is_b0.cpu()):
+            return False
+        columns, others = self.acquisition.columns, other.acquisition.columns
+        return all(
+            torch.allclose(
+                columns[name].cpu(), others[name].cpu(), rtol=tolerance,
+                atol=LOW_B_RESOLUTION if name == "bvals" else 0.0,
+            )
+            for name in columns.keys() & others.keys()
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        """Write them as ``4 x b0, 8 x 1000, 8 x 2000 s/mm^2``."""
+        counts = self.counts.tolist()
+        weighted = zip(counts, self.acquisition.bvals.tolist(), self.is_b0.tolist(), strict=True)
+        parts = [f"{n} x {b:.0f}" for n, b, is_b0 in weighted if not is_b0]
+        n_b0 = int(self.counts[self.is_b0].sum())
+        text = ", ".join([f"{n_b0} x b0", *parts] if n_b0 else parts) + " s/mm^2"
+        if "echo_times" in self.acquisition:
+            times = sorted(set(self.acquisition.echo_times.tolist()))
+            text += f" at echo times of {', '.join(f'{time:g}' for time in times)} s"
+        return text
+
 
 def find_shells(
     acquisition: Acquisition, *, b0_threshold: float = 100.0, shell_tolerance: float = 0.05

@@ -136,3 +136,36 @@ class TestShells:
                 assert width <= LOW_B_RESOLUTION
             else:
                 assert members.max() <= members.min() * 1.05 / 0.95 + 1e-6
+
+
+class TestComparison:
+    def test_shells_are_written_with_their_echo_times(self):
+        shells = shells_of(0.0, 5.0, 1000.0, 1001.0, 2000.0)
+        assert str(shells) == "2 x b0, 2 x 1000, 1 x 2000 s/mm^2"
+        times = torch.tensor([0.06, 0.08]).double()
+        acquisition = Acquisition(bvals=torch.full((2,), 700.0), echo_times=times)
+        assert str(find_shells(acquisition)) == (
+            "1 x 700, 1 x 700 s/mm^2 at echo times of 0.06, 0.08 s"
+        )
+
+    @pytest.mark.parametrize(
+        ("bvals", "agree"),
+        [
+            ((0.0, 1000.0, 1000.0), True),
+            ((3.0, 1040.0), True),
+            ((0.0, 1070.0), False),
+            ((50.0, 1000.0), False),
+            ((0.0, 1000.0, 2000.0), False),
+            ((1000.0,), False),
+        ],
+    )
+    def test_shells_agree_within_the_tolerance(self, bvals, agree):
+        assert shells_of(0.0, 1000.0).agree(shells_of(*bvals), 0.05) is agree
+
+    def test_shells_of_other_echo_times_do_not_agree(self):
+        one, other = (
+            find_shells(Acquisition(bvals=torch.zeros(2), echo_times=torch.tensor([0.06, last])))
+            for last in (0.08, 0.1)
+        )
+        assert one.agree(one, 0.05)
+        assert not one.agree(other, 0.05)

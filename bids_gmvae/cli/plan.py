@@ -12,7 +12,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from bids_gmvae import __version__
-from bids_gmvae.cli.plan_settings import complete_settings, template_names, warn_of_spaces
+from bids_gmvae.cli.plan_settings import (
+    complete_settings,
+    template_names,
+    warn_of_fit,
+    warn_of_spaces,
+)
 from bids_gmvae.config import ComputeSettings, ModelSettings, RunSettings
 from bids_gmvae.exceptions import AcquisitionError, InputError, NothingEligibleError
 from bids_gmvae.io.run import Run
@@ -20,6 +25,7 @@ from bids_gmvae.workflows.plan import LeftOut, Plan, PlannedRun, node_name, run_
 from bids_gmvae.workflows.resources import APP_GB
 
 if TYPE_CHECKING:
+    from bids_gmvae.estimators import Fit
     from bids_gmvae.modalities.dwi import CheckedRun
     from bids_gmvae.signal_models import SignalModel
 
@@ -66,15 +72,18 @@ def make_plan(settings: RunSettings) -> Plan:
     Raises
     ------
     InputError
-        If the dataset cannot be read, or a participant does not exist.
+        If the dataset or a fit cannot be read, or a participant does not exist.
     DeviceError
         If the device is not there.
     """
+    from bids_gmvae.estimators import load_fit
     from bids_gmvae.modalities.base import raise_errors
     from bids_gmvae.modalities.dwi import check, find_runs
 
     device = _device(settings.compute)
-    model = complete_settings(settings.model)
+    saved = settings.model.reuse_fit
+    fit = None if saved is None else load_fit(saved)
+    model = complete_settings(settings.model, fit)
     spaces = template_names(settings.output.output_spaces)
     runs, skipped = find_runs(settings)
     left_out = [LeftOut(str(item.path), item.reason, invalid=item.invalid) for item in skipped]
@@ -86,7 +95,8 @@ def make_plan(settings: RunSettings) -> Plan:
         try:
             raise_errors(checked.issues)
             for name in model.signal_model:
-                planned.append(warn_of_spaces(_plan_run(run, checked, name, model), spaces))
+                item = _plan_run(run, checked, name, model, fit)
+                planned.append(warn_of_spaces(item, spaces))
         except InputError as error:
             errors = {issue.code for issue in checked.issues if issue.severity == "error"}
             invalid = not errors or not errors <= NOT_MEANT
@@ -225,7 +235,9 @@ def _device(settings: ComputeSettings) -> str:
     return resolve_device(settings.device)
 
 
-def _plan_run(run: Run, checked: CheckedRun, name: str, settings: ModelSettings) -> PlannedRun:
+def _plan_run(
+    run: Run, checked: CheckedRun, name: str, settings: ModelSettings, fit: Fit | None
+) -> PlannedRun:
     import torch
 
     from bids_gmvae.acquisition import find_shells
@@ -242,6 +254,9 @@ def _plan_run(run: Run, checked: CheckedRun, name: str, settings: ModelSettings)
         shell_tolerance=settings.shell_tolerance,
     )
     model, reason = choose_signal_model(name, acquisition, shells)
+    issues = [*checked.issues]
+    if fit is not None and settings.reuse_fit is not None:
+        issues += warn_of_fit(fit, settings.reuse_fit, run, acquisition)
     mask = settings.mask
     if mask == "auto":
         mask = str(run.companions.get("mask", "median_otsu"))
@@ -255,7 +270,7 @@ def _plan_run(run: Run, checked: CheckedRun, name: str, settings: ModelSettings)
         mask=mask,
         frame=checked.frame,
         shells=tuple(checked.shells),
-        issues=tuple(issue.to_dict() for issue in checked.issues),
+        issues=tuple(issue.to_dict() for issue in issues),
         n_volumes=len(acquisition),
         size_gb=math.prod(load_image(run.image).shape) * 4 / 1e9,
         group="",

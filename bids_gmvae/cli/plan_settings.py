@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.workflows.plan import PlannedRun
 
+if TYPE_CHECKING:
+    from bids_gmvae.acquisition import Acquisition
+    from bids_gmvae.estimators import Fit
+    from bids_gmvae.io.run import Run
+    from bids_gmvae.modalities.base import Issue
 
-def complete_settings(settings: ModelSettings) -> ModelSettings:
+
+def complete_settings(settings: ModelSettings, fit: Fit | None) -> ModelSettings:
     """Take over what a fit or a prior that is given brings: model, estimator, components.
 
     Raises
     ------
     InputError
-        If the fit or the prior cannot be used, or is for another signal model, if the estimator
+        If the prior cannot be used, if it or the fit is for another signal model, if the estimator
         cannot draw although draws are asked for, or if free water would be all there is.
     """
-    from bids_gmvae.estimators import get_estimator, load_fit
+    from bids_gmvae.estimators import get_estimator
     from bids_gmvae.estimators.saved_prior import read_prior
 
-    if settings.reuse_fit is not None:
-        fit = load_fit(settings.reuse_fit)
+    if fit is not None:
         model = fit.signal_model.name
         _require_model(settings, model, f"The fit {settings.reuse_fit}", "--reuse-fit")
         settings = replace(
@@ -61,6 +68,30 @@ def _require_model(settings: ModelSettings, model: str, what: str, option: str) 
             f"{' and '.join(sorted(others))}.",
             f"Use --signal-model {model}, or leave {option} out.",
         )
+
+
+def warn_of_fit(fit: Fit, path: Path, run: Run, acquisition: Acquisition) -> list[Issue]:
+    """Warn of a prior that was learnt with other shells.
+
+    Raises
+    ------
+    InputError
+        If what was learnt cannot be applied to the run.
+    """
+    from bids_gmvae.modalities.base import Issue
+
+    try:
+        if fit.suits(acquisition):
+            return []
+    except InputError as error:
+        message = f"The fit {path} cannot be applied to {run.image}. {error.message}"
+        raise InputError(message, error.hint) from None
+    text = (
+        f"The prior of {path} was learnt with {fit.shells(fit.acquisitions[0])}, but {run.image} "
+        f"has {fit.shells(acquisition)}."
+    )
+    hint = "It is about tissue and may serve both; compare with the voxelwise maps (desc-lsq)."
+    return [Issue("warning", "fit_of_another_acquisition", text, hint)]
 
 
 def template_names(words: Iterable[str]) -> list[str]:

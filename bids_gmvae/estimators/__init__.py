@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bids_gmvae.estimators.base import Estimator, Fit, Measurements, read_fit, restore
+from bids_gmvae import __version__
+from bids_gmvae.estimators.base import Estimator, Fit, Measurements, restore
 from bids_gmvae.estimators.gmvae import GMVAE, GMVAEFit
 from bids_gmvae.estimators.lsq import LSQ, LSQFit
 from bids_gmvae.estimators.mlp import MLP, MLPFit
+from bids_gmvae.estimators.saved_fit import SavedFit
 from bids_gmvae.estimators.vae_gmm import VAEGMM, VAEGMMFit
 from bids_gmvae.estimators.vae_unig import VAEUniG, VAEUniGFit
 from bids_gmvae.exceptions import InputError, UnknownNameError
@@ -43,13 +45,14 @@ def load_fit(path: Path) -> Fit:
     Raises
     ------
     InputError
-        If the file is no fit, one of another format, or damaged.
+        If the file is no fit, one of another format or version, or was changed.
     """
-    header, state = read_fit(path)
+    saved = SavedFit.read(path)
     try:
-        return restore(FITS[header["estimator"]], header, state)
+        return restore(FITS[saved.header["estimator"]], saved)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(
-            f"The fit {path} is damaged, or from another version: {error}.",
+            f"The fit {path}, which version {saved.header.get('version')} of bids_gmvae wrote, "
+            f"cannot be used by version {__version__}: {str(error).rstrip('.')}.",
             "Fit again without --reuse-fit.",
         ) from error

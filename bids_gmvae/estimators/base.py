@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from bids_gmvae.acquisition import Acquisition, find_shells
+from bids_gmvae.acquisition import Acquisition, Shells, find_shells
 from bids_gmvae.config import ModelSettings
+from bids_gmvae.estimators.saved_fit import SavedFit
+from bids_gmvae.estimators.saved_prior import latents_of
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.posterior import ParameterPosterior
 from bids_gmvae.signal_models import get_signal_model
@@ -22,9 +23,6 @@ from bids_gmvae.signal_models.base import SignalModel
 
 if TYPE_CHECKING:
     from bids_gmvae.estimators.problem import Problem
-
-#: Version of the layout of saved fits.
-FIT_FORMAT = 2
 
 #: Called during a fit with (step, n_steps, objective); see `Estimator.objective`.
 Progress = Callable[[int, int, float], None]
@@ -86,6 +84,8 @@ class Fit(ABC):
     training : tuple of Problem
         The voxels that a prior was or could have been learnt from, by run; empty if there is
         none. No part of the saved fit.
+    acquisitions : tuple of Acquisition
+        Those of the runs it was learnt from, if anything was.
     """
 
     #: Name of the estimator that makes this fit.
@@ -96,6 +96,29 @@ class Fit(ABC):
     history: tuple[float, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
     training: tuple[Problem, ...] = ()
+    acquisitions: tuple[Acquisition, ...] = ()
+
+    def suits(self, acquisition: Acquisition) -> bool:
+        """Tell whether it was learnt from runs with such shells, or from none at all.
+
+        Raises
+        ------
+        AcquisitionError
+            If it cannot be applied to this acquisition.
+        """
+        shells = self.shells(acquisition)
+        tolerance = self.settings.shell_tolerance
+        return not self.acquisitions or any(
+            self.shells(own).agree(shells, tolerance) for own in self.acquisitions
+        )
+
+    def shells(self, acquisition: Acquisition) -> Shells:
+        """Group measurements as its settings say."""
+        return find_shells(
+            acquisition,
+            b0_threshold=self.settings.b0_threshold,
+            shell_tolerance=self.settings.shell_tolerance,
+        )
 
     @abstractmethod
     def posterior(self, run: Measurements) -> ParameterPosterior:
@@ -131,15 +154,15 @@ class Fit(ABC):
             for key, value in given.items()
         }
         header = {
-            "format": FIT_FORMAT,
             "estimator": self.estimator,
             "signal_model": self.signal_model.name,
+            "latents": latents_of(self.signal_model),
             "settings": model_settings,
             "history": list(self.history),
             "summary": dict(self.summary),
         }
-        state = {name: tensor.detach().cpu() for name, tensor in self.state().items()}
-        torch.save({"header": json.dumps(header), "state": state}, path)
+        columns = [dict(acquisition.columns) for acquisition in self.acquisitions]
+        SavedFit(header, self.state(), columns).write(path)
 
 
 class Estimator(ABC):
@@ -197,42 +220,26 @@ class Estimator(ABC):
         """
 
 
-def read_fit(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the header and the tensors of a saved fit, without running any code from it.
+def restore(fit_class: type[Fit], saved: SavedFit) -> Fit:
+    """Rebuild a fit of a known class from its file.
 
     Raises
     ------
     InputError
-        If the file is no fit, or one of another format.
+        If its latents mean something else in this version.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        header = json.loads(content["header"])
-        state = content["state"]
-    except FileNotFoundError:
-        raise InputError(f"The fit {path} does not exist.", "Check --reuse-fit.") from None
-    except Exception as error:  # torch raises many kinds for a damaged archive
-        raise InputError(
-            f"{path} is not a fit of this app ({type(error).__name__}).",
-            "Give the *_fit.pt of an earlier run to --reuse-fit.",
-        ) from error
-    if header.get("format") != FIT_FORMAT:
-        raise InputError(
-            f"{path} has fit format {header.get('format')}, this version reads {FIT_FORMAT}.",
-            "Fit again without --reuse-fit.",
-        )
-    return header, state
-
-
-def restore(fit_class: type[Fit], header: Mapping[str, Any], state: Mapping[str, Tensor]) -> Fit:
-    """Rebuild a fit of a known class from `read_fit`'s result."""
+    header = saved.header
+    signal_model = get_signal_model(header["signal_model"])
+    if header["latents"] != latents_of(signal_model):
+        raise InputError(f"its signal model {signal_model.name} has other parameters now")
     raw = dict(header["settings"])
     raw["signal_model"] = tuple(raw["signal_model"])
-    raw.pop("reuse_fit", None)  # in files of versions that kept it
-    return fit_class.from_state(
-        get_signal_model(header["signal_model"]),
+    fit = fit_class.from_state(
+        signal_model,
         ModelSettings(**raw),
-        state,
+        saved.state,
         history=tuple(header["history"]),
         summary=header["summary"],
     )
+    acquisitions = tuple(Acquisition(**columns) for columns in saved.acquisitions)
+    return dataclasses.replace(fit, acquisitions=acquisitions)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.estimators.base import Estimator, Fit, Measurements
 from bids_gmvae.estimators.chunks import in_chunks
@@ -25,7 +26,7 @@ from bids_gmvae.estimators.residuals import (
     usable_voxels,
 )
 from bids_gmvae.estimators.saved_prior import identity, prior_for
-from bids_gmvae.exceptions import InputError
+from bids_gmvae.exceptions import AcquisitionError, InputError
 from bids_gmvae.posterior import ParameterPosterior
 from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential
 from bids_gmvae.signal_models.base import SignalModel
@@ -95,6 +96,17 @@ class GMVAEFit(Fit):
             derived=derived_moments(mixture, model),
         )
 
+    def suits(self, acquisition: Acquisition) -> bool:
+        """Tell whether the shells are those it was learnt with; only a network needs them."""
+        alike = super().suits(acquisition)
+        if not alike and self.recognition.state():
+            raise AcquisitionError(
+                "A recognition network needs the shells it was trained with, which are "
+                f"{self.shells(self.acquisitions[0])}, but {self.shells(acquisition)} were found.",
+                "Fit the run without --reuse-fit, or learn with --recognition newton.",
+            )
+        return alike
+
     def state(self) -> dict[str, Tensor]:
         """Give the tensors of prior and recognition."""
         prior = {name: getattr(self.prior, name) for name in PRIOR_TENSORS}
@@ -147,6 +159,7 @@ class GMVAE(Estimator):
             tuple(history),
             {**self._summary(prior, n_voxels), **origin},
             tuple(problems),
+            tuple(run.acquisition for run in runs),
             prior=prior.to(torch.zeros((), dtype=torch.float64)),
             recognition=recognition,
         )

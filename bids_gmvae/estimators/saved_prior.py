@@ -50,7 +50,7 @@ def prior_content(
             | dict(zip((p.name for p in signal_model.parameters), map(_rounded, row), strict=True))
             for weight, row in zip(prior.weights[:-1], values, strict=True)
         ],
-        "Latents": _latents(signal_model),
+        "Latents": latents_of(signal_model),
         "Prior": {name: tensor.tolist() for name, tensor in vars(prior).items()},
     }
     return {**content, "Checksum": _checksum(content)}
@@ -72,7 +72,7 @@ def prior_from_content(content: Mapping[str, Any]) -> GaussianMixturePrior:
     if content.get("Checksum") != _checksum(named):
         raise InputError("It was changed after it was written: the checksum differs.", HINT)
     name = content["SignalModel"]
-    if name not in SIGNAL_MODELS or content["Latents"] != _latents(get_signal_model(name)):
+    if name not in SIGNAL_MODELS or content["Latents"] != latents_of(get_signal_model(name)):
         raise InputError(
             f"Its signal model {name} is not defined as in this version of bids_gmvae.",
             "Learn the prior again with this version.",
@@ -141,7 +141,7 @@ def identity(path: Path) -> dict[str, str]:
     return {"File": path.name, "SHA256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _latents(signal_model: SignalModel) -> list[dict[str, Any]]:
+def latents_of(signal_model: SignalModel) -> list[dict[str, Any]]:
     """Say what the latents are: means and covariances have no meaning without it."""
     return [
         {

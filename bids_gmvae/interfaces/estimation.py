@@ -130,7 +130,8 @@ def fit_runs(
     Raises
     ------
     InputError
-        If the saved fit is for another signal model, or the data do not support this one.
+        If the saved fit is for another signal model or cannot be applied to these acquisitions,
+        or the data do not support the model.
     """
     from bids_gmvae.estimators import get_estimator
 
@@ -140,6 +141,8 @@ def fit_runs(
         fit = chosen(signal_model, settings, device=device, progress=progress).fit(*measured)
     else:
         fit = saved_fit(reuse_fit, signal_model, device, settings.posterior_samples)
+        for item in measured:
+            fit.suits(item.acquisition)
     baseline = None
     if fit.estimator != "lsq":
         baseline = get_estimator("lsq")(signal_model, settings, device=device).fit(*measured)

@@ -31,7 +31,7 @@ def test_more_posterior_samples_are_drawn_if_asked_for():
 
 def test_axes_of_fibres_lie_in_one_half_space_near_the_truth(simulate):
     simulated = simulate("ball_stick", 100, snr=1000, n_directions=40)
-    index = amortised._shell_index(simulated.run.acquisition, QUICK)
+    index = amortised._shells(simulated.run.acquisition, QUICK).index
     axes = relative_signals(simulated.run, simulated.signal_model, index, QUICK).axes
     assert (axes[:, 2] >= 0).all()
     white = simulated.labels == 1
@@ -59,17 +59,42 @@ def test_residuals_are_about_1_where_only_noise_is_left(simulate):
     assert posterior.shell_residual.shape == (600, 4)
 
 
-def test_a_run_with_other_measurements_is_refused_with_both_counts(simulate):
+def test_a_run_with_other_measurements_is_refused_with_both_schemes(simulate):
     simulated = simulate("msdki", 50, snr=50)
     fit = MLP(simulated.signal_model, QUICK).fit(simulated.run)
     keep = torch.arange(1, len(simulated.run.acquisition))
     run = Measurements(
         simulated.run.signals[:, keep], simulated.run.sigma, simulated.run.acquisition.select(keep)
     )
-    with pytest.raises(AcquisitionError, match="32 volumes in 4 shells were expected, 31 in 4"):
+    with pytest.raises(AcquisitionError, match=r"2 x b0, 10 x 1000, .* were expected, 1 x b0"):
         fit.posterior(run)
     with pytest.raises(AcquisitionError, match="same measurements in the same order"):
         MLP(simulated.signal_model, QUICK).fit(simulated.run, run)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda b, g: (1.1 * b, g), r"10 x 1000, .* were expected, .* 10 x 1100"),
+        (lambda b, g: (b.flip(0), g.flip(0)), "in another order"),
+        (lambda b, g: (b, torch.cat([g[:12].flip(0), g[12:]])), r"differ by \d+ degrees"),
+    ],
+)
+def test_a_network_is_not_applied_to_what_it_was_not_trained_with(simulate, change, says):
+    simulated = simulate("ball_stick", 50, snr=50)
+    fit = MLP(simulated.signal_model, QUICK).fit(simulated.run)
+    own = simulated.run.acquisition
+    bvals, bvecs = change(own.bvals, own.bvecs)
+    with pytest.raises(AcquisitionError, match=says):
+        fit.suits(Acquisition(bvals=bvals, bvecs=bvecs))
+
+
+def test_a_network_serves_the_same_scheme_of_a_turned_head_and_of_rounded_b_values(simulate):
+    simulated = simulate("ball_stick", 50, snr=50)
+    fit = MLP(simulated.signal_model, QUICK).fit(simulated.run)
+    own = simulated.run.acquisition
+    turned = own.bvecs @ torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, -1]]).double()
+    assert fit.suits(Acquisition(bvals=own.bvals * 1.01, bvecs=-turned))
 
 
 def test_a_run_without_any_usable_voxel_is_refused(simulate):
