@@ -68,6 +68,7 @@ class ExecutionSettings:
 
     work_dir: Path = Path("work")
     clean_workdir: bool = False
+    stall_timeout: float = 60.0
     dry_run: str | None = None
     resource_monitor: bool = False
     write_graph: bool = False

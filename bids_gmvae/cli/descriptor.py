@@ -15,7 +15,7 @@ from bids_gmvae.cli.parser import build_parser
 from bids_gmvae.exceptions import ExitCode
 
 #: Options whose values are whole numbers, or numbers, by their placeholder.
-NUMBERS = {"N": True, "B": False, "FRACTION": False}
+NUMBERS = {"N": True, "B": False, "FRACTION": False, "MINUTES": False}
 
 #: Placeholders of options that take a path and nothing else.
 PATHS = ("FILE", "DIR", "BIDS_DIR")

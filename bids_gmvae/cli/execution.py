@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from nipype.pipeline.plugins.base import PluginBase
 
 from bids_gmvae.cli.logs import LOG_FILE
 from bids_gmvae.cli.plugins import make_plugin, read_plugin
-from bids_gmvae.cli.workers import WorkerPool
+from bids_gmvae.cli.watchdog import STALLED
+from bids_gmvae.cli.workers import KILLED, WorkerPool
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import ExitCode, GMVAEError, explain
 from bids_gmvae.interfaces.base import read_failure
@@ -43,10 +45,8 @@ STEPS = {
 
 #: Texts in a traceback of something that is no defect of the app.
 SYMPTOMS: Mapping[str, BaseException] = {
-    "BrokenProcessPool": GMVAEError(
-        "A worker process was killed, most likely because memory ran out.",
-        "Give more memory, or use fewer --nprocs; finished work is kept.",
-    ),
+    STALLED.message: STALLED,
+    "BrokenProcessPool": KILLED,
     "MemoryError": MemoryError(),
     "No space left on device": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
     "Disk quota exceeded": OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
@@ -177,17 +177,22 @@ def run_graph(
     """
     several = len({planned.signal_model for planned in plan.runs}) > 1
 
+    def title(node: pe.Node) -> str:
+        met = affected(node.fullname, plan)
+        names = ", ".join(dict.fromkeys(item.run.stem for item in met))
+        models = {item.signal_model for item in met}
+        of_model = f" ({models.pop()})" if several and len(models) == 1 else ""
+        return f"{names}{of_model}: {STEPS.get(node.name, node.name)}"
+
     def follow(node: pe.Node, status: str) -> None:
         told[node.fullname] = status
         if status == "start" and node.name in STEPS:
-            met = affected(node.fullname, plan)
-            names = ", ".join(dict.fromkeys(item.run.stem for item in met))
-            models = {item.signal_model for item in met}
-            of_model = f" ({models.pop()})" if several and len(models) == 1 else ""
-            LOGGER.info("%s%s: %s", names, of_model, STEPS[node.name])
+            LOGGER.info("%s", title(node))
 
     workflow = init_gmvae_wf(plan, settings)
-    return run_workflow(workflow, settings, log_dir, device=plan.device, follow=follow)
+    return run_workflow(
+        workflow, settings, log_dir, device=plan.device, follow=follow, title=title
+    )
 
 
 def run_workflow(
@@ -197,6 +202,7 @@ def run_workflow(
     *,
     device: str = "cpu",
     follow: Callable[[pe.Node, str], None] | None = None,
+    title: Callable[[pe.Node], str] = attrgetter("name"),
 ) -> list[Failure]:
     """Run any graph, and give the nodes that failed.
 
@@ -212,6 +218,8 @@ def run_workflow(
         ``cpu`` or ``cuda:N``.
     follow : callable, optional
         Told about each node and its status, if the plugin tells of any.
+    title : callable, optional
+        Names a node to the user.
 
     Raises
     ------
@@ -237,7 +245,7 @@ def run_workflow(
         if follow is not None:
             follow(node, status)
 
-    with _plugin(workflow, device, settings, log_dir, note) as plugin:
+    with _plugin(workflow, device, settings, log_dir, note, title) as plugin:
         try:
             workflow.run(plugin=plugin)
         except Exception:
@@ -269,6 +277,7 @@ def _plugin(
     settings: RunSettings,
     log_dir: Path,
     follow: Callable[[pe.Node, str], None],
+    title: Callable[[pe.Node], str],
 ) -> Iterator[PluginBase]:
     """Choose what runs the nodes; stop its workers whatever happens."""
     if settings.compute.use_plugin is not None:
@@ -287,11 +296,11 @@ def _plugin(
     if device != "cpu":
         # Without it Nipype counts GPUs itself, and refuses GPU nodes if it finds none.
         arguments["n_gpu_procs"] = 1
-    pool = WorkerPool(arguments, log_file=log_dir / LOG_FILE, verbose=settings.execution.verbose)
-    try:
+    log_file = log_dir / LOG_FILE
+    with WorkerPool(
+        arguments, execution=settings.execution, log_file=log_file, title=title
+    ) as pool:
         yield pool
-    finally:
-        pool.stop()
 
 
 def _failed_at(graph: str, outcome: Outcome) -> bool:

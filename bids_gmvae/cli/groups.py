@@ -315,6 +315,12 @@ def add_run(group: OptionGroup) -> None:
     group.flag("--resource-monitor", help="record memory and CPU use of each node")
     group.flag("--write-graph", help="draw the workflow into the logs")
     group.flag("--stop-on-first-crash", help="stop when a run fails; else the others go on")
+    group.add(
+        "--stall-timeout",
+        metavar="MINUTES",
+        type=options.number(float, at_least=0),
+        help="end processes that neither compute, read nor write for so long; 0: never",
+    )
     group.flag("--sloppy", help="fast and inaccurate, for trials; marked in every output")
     group.flag("--debug", help="log everything, and show tracebacks")
     group.add("-v", "--verbose", action="count", help="more log; repeat for still more")

@@ -33,7 +33,7 @@ def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> 
     start_logs : callable
         Creates the folder of this call; not before it is clear that there is work.
     """
-    plan = run_in_child(make_plan, settings, log_file=None, verbose=settings.execution.verbose)
+    plan = run_in_child(make_plan, settings, execution=settings.execution)
     require_runs(plan, every=settings.execution.stop_on_first_crash)
     log_dir = start_logs()
     out_dir = settings.output_dir
@@ -144,7 +144,7 @@ def exit_code(
 
 def _child(settings: RunSettings, log_dir: Path) -> Callable[..., Any]:
     """Give what calls a function in a child that writes to the log of this call."""
-    return partial(run_in_child, log_file=log_dir / LOG_FILE, verbose=settings.execution.verbose)
+    return partial(run_in_child, log_file=log_dir / LOG_FILE, execution=settings.execution)
 
 
 def _subjects(plan: Plan, invalid: Sequence[LeftOut]) -> list[str]:

@@ -42,12 +42,12 @@ def learn_priors(settings: RunSettings, start_logs: Callable[[], Path]) -> ExitC
         Creates the folder of this call; not before it is clear that there is work.
     """
     out_dir = settings.output_dir
-    verbose = settings.execution.verbose
+    execution = settings.execution
     tasks = run_in_child(
-        _find_tasks, out_dir, settings.selection, settings.model, log_file=None, verbose=verbose
+        _find_tasks, out_dir, settings.selection, settings.model, execution=execution
     )
     log_dir = start_logs()
-    child = partial(run_in_child, log_file=log_dir / LOG_FILE, verbose=verbose)
+    child = partial(run_in_child, log_file=log_dir / LOG_FILE, execution=execution)
     for task in tasks:
         LOGGER.info(
             "Learning a prior (%s) from %s.", task.signal_model, counted(len(task.voxels), "run")

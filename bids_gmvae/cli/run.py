@@ -97,7 +97,7 @@ def _dry_run(settings: RunSettings) -> ExitCode:
     from bids_gmvae.cli.plan import describe, make_plan, require_runs, to_json
     from bids_gmvae.cli.workers import run_in_child
 
-    plan = run_in_child(make_plan, settings, log_file=None, verbose=settings.execution.verbose)
+    plan = run_in_child(make_plan, settings, execution=settings.execution)
     if settings.execution.dry_run == "json":
         # Programs get the reasons as JSON too; the exit code says that nothing is left.
         _print(to_json(plan))
@@ -113,7 +113,7 @@ def _validate_outputs(settings: RunSettings) -> ExitCode:
     from bids_gmvae.cli.reports import examine
     from bids_gmvae.cli.workers import run_in_child
 
-    found = run_in_child(examine, settings, log_file=None, verbose=settings.execution.verbose)
+    found = run_in_child(examine, settings, execution=settings.execution)
     if found.problems:
         _print("\n".join(found.problems))
         LOGGER.error("%s in %s", counted(len(found.problems), "problem"), settings.output_dir)

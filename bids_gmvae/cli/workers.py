@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.context import BaseContext
+from operator import attrgetter
 from pathlib import Path
 from traceback import format_exception
 from typing import Any, TypeVar
@@ -20,12 +21,20 @@ from nipype.pipeline.engine import Node
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from bids_gmvae.cli.logs import configure_logging
+from bids_gmvae.cli.watchdog import STALLED, Watchdog, end_workers
+from bids_gmvae.config import ExecutionSettings
+from bids_gmvae.exceptions import GMVAEError
 from bids_gmvae.interfaces.progress import LINE_VARIABLE
 
 T = TypeVar("T")
 
 #: Imported once by the server that all children are forked from; no thread is started by it.
 PRELOAD = ["torch", "nibabel", "bids_gmvae.interfaces"]
+
+KILLED = GMVAEError(
+    "A worker process was killed, most likely because memory ran out.",
+    "Give more memory, or use fewer --nprocs; finished work is kept.",
+)
 
 
 def process_context() -> BaseContext:
@@ -38,7 +47,11 @@ def process_context() -> BaseContext:
 
 
 def run_in_child(
-    function: Callable[..., T], *args: Any, log_file: Path | None, verbose: int, **kwargs: Any
+    function: Callable[..., T],
+    *args: Any,
+    execution: ExecutionSettings,
+    log_file: Path | None = None,
+    **kwargs: Any,
 ) -> T:
     """Call a function in a process of its own, which may import torch.
 
@@ -48,24 +61,42 @@ def run_in_child(
         Importable by name.
     *args, **kwargs
         Its arguments.
-    log_file, verbose
+    execution : ExecutionSettings
+        How much the child tells, and for how long it may stand still.
+    log_file : Path, optional
         For the messages of the child.
+
+    Raises
+    ------
+    GMVAEError
+        If the child is killed, or stands still.
     """
-    start = partial(start_worker, log_file, verbose)
-    with ProcessPoolExecutor(1, mp_context=process_context(), initializer=start) as pool:
+    stalled = threading.Event()
+
+    def end() -> None:
+        stalled.set()
+        end_workers()
+
+    start = partial(start_worker, log_file, execution.verbose)
+    step = function.__name__.strip("_").replace("_", " ")
+    with (
+        Watchdog(execution.stall_timeout, lambda: f"'{step}'", end),
+        ProcessPoolExecutor(1, mp_context=process_context(), initializer=start) as pool,
+    ):
         try:
             return pool.submit(partial(function, *args, **kwargs)).result()
         except KeyboardInterrupt:
             # Else leaving the pool waits for the call to end.
             end_children(pool)
             raise
+        except BrokenProcessPool as error:
+            raise (STALLED if stalled.is_set() else KILLED) from error
 
 
 def end_children(pool: ProcessPoolExecutor) -> None:
-    """End all workers at once, whatever they are doing."""
+    """End a pool and all workers at once, whatever they are doing."""
     pool.shutdown(wait=False, cancel_futures=True)
-    for child in multiprocessing.active_children():
-        child.terminate()
+    end_workers()
 
 
 def start_worker(log_file: Path | None, verbose: int, started: Any = None) -> None:
@@ -97,20 +128,54 @@ def _end_with(parent: Any) -> None:
 
 
 class WorkerPool(MultiProcPlugin):
-    """Nipype's MultiProc, for workers that may be killed.
+    """Nipype's MultiProc, for workers that may be killed or stand still.
 
     The original waits for ever for a node whose process is gone, as when memory runs out.
+
+    Parameters
+    ----------
+    plugin_args : dict
+        See `MultiProcPlugin`.
+    execution : ExecutionSettings
+        How much the workers tell, and for how long they may stand still.
+    log_file : Path
+        For their messages.
+    title : callable, optional
+        Names a node to the user.
     """
 
-    def __init__(self, plugin_args: dict[str, Any], *, log_file: Path, verbose: int) -> None:
+    def __init__(
+        self,
+        plugin_args: dict[str, Any],
+        *,
+        execution: ExecutionSettings,
+        log_file: Path,
+        title: Callable[[Node], str] = attrgetter("name"),
+    ) -> None:
         super().__init__(plugin_args=plugin_args)
-        self._log_file, self._verbose = log_file, verbose
+        self._log_file, self._verbose, self._title = log_file, execution.verbose, title
+        self._running: dict[int, Node] = {}
+        self._stalled: set[int] = set()
         self.pool: ProcessPoolExecutor = self._new_pool()
+        self._watchdog = Watchdog(execution.stall_timeout, self._titles, self._end_stalled)
 
-    def stop(self) -> None:
+    def __enter__(self) -> WorkerPool:
+        self._watchdog.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
         """End all workers at once."""
         end_children(self.pool)
         gc.unfreeze()
+        self._watchdog.__exit__(*raised)
+
+    def _titles(self) -> str:
+        titles = map(self._title, self._running.copy().values())
+        return "; ".join(dict.fromkeys(titles)) or "The workflow"
+
+    def _end_stalled(self) -> None:
+        self._stalled.update(self._running.copy())
+        end_workers()
 
     def _prerun_check(self, graph: Any) -> None:
         super()._prerun_check(graph)
@@ -130,14 +195,22 @@ class WorkerPool(MultiProcPlugin):
     def _submit_job(self, node: Node, updatehash: bool = False) -> int:
         self._taskid += 1
         task = partial(run_node, node, updatehash, self._taskid)
+        self._running[self._taskid] = node
         try:
             future = self.pool.submit(task)
         except BrokenProcessPool:
             self.pool = self._new_pool()
             future = self.pool.submit(task)
-        self._task_obj[self._taskid] = future
         future.add_done_callback(partial(self._note_result, self._taskid))
         return self._taskid
+
+    def _clear_task(self, taskid: int) -> None:
+        del self._running[taskid]
+
+    def _task_finished_cb(self, jobid: int, cached: bool = False) -> None:
+        super()._task_finished_cb(jobid, cached)
+        # To look through what was finished earlier may take long, and needs no worker.
+        self._watchdog.beat()
 
     def _note_result(self, taskid: int, future: Future) -> None:
         if future.cancelled():
@@ -145,9 +218,11 @@ class WorkerPool(MultiProcPlugin):
         error = future.exception()
         if error is None:
             self._taskresult[taskid] = future.result()
-        else:
-            self._taskresult[taskid] = {
-                "result": None,
-                "traceback": format_exception(error),
-                "taskid": taskid,
-            }
+            return
+        if taskid in self._stalled:
+            error = STALLED
+        self._taskresult[taskid] = {
+            "result": None,
+            "traceback": format_exception(error),
+            "taskid": taskid,
+        }

@@ -1,6 +1,7 @@
 """Workers that fail, die or outlive their parent."""
 
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -13,12 +14,28 @@ from nipype.pipeline import engine as pe
 
 from bids_gmvae.cli.execution import _failure
 from bids_gmvae.cli.workers import WorkerPool, run_in_child
-from bids_gmvae.exceptions import InputError
+from bids_gmvae.config import ExecutionSettings
+from bids_gmvae.exceptions import GMVAEError, InputError
+
+#: Ends what stands still after two seconds.
+IMPATIENT = ExecutionSettings(stall_timeout=1 / 30)
 
 
 def end_myself():
     """Do what the kernel does to a process when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop_myself(seconds):
+    """Do nothing any more, and do not even react to what asks for an end."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def compute(seconds):
+    """Use the processor for a while, silently."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
 
 
 def answer():
@@ -65,12 +82,13 @@ def pool(tmp_path):
         if status == "exception":
             failed.append(node)
 
-    pool = WorkerPool(
-        {"n_procs": 1, "status_callback": follow}, log_file=tmp_path / "log", verbose=0
-    )
-    pool.failed = failed
-    yield pool
-    pool.stop()
+    with WorkerPool(
+        {"n_procs": 1, "status_callback": follow},
+        execution=ExecutionSettings(),
+        log_file=tmp_path / "log",
+    ) as pool:
+        pool.failed = failed
+        yield pool
 
 
 def test_a_killed_worker_fails_its_node_and_nothing_hangs(workflow, pool, tmp_path):
@@ -91,10 +109,11 @@ def test_an_interruption_ends_a_child_at_once(delay):
     code = (
         "import os, signal, threading, time\n"
         "from bids_gmvae.cli.workers import run_in_child\n"
+        "from bids_gmvae.config import ExecutionSettings\n"
         "def interrupt(): os.kill(os.getpid(), signal.SIGINT)\n"
         "try:\n"
         f"    threading.Timer({delay}, interrupt).start()\n"
-        "    run_in_child(time.sleep, 50, log_file=None, verbose=0)\n"
+        "    run_in_child(time.sleep, 50, execution=ExecutionSettings())\n"
         "except KeyboardInterrupt:\n"
         "    print('stopped')\n"
     )
@@ -107,9 +126,34 @@ def test_an_interruption_ends_a_child_at_once(delay):
 
 
 def test_a_child_answers_and_raises_like_a_call():
-    assert run_in_child(torch_is_loaded, log_file=None, verbose=0)
+    assert run_in_child(torch_is_loaded, execution=ExecutionSettings())
     with pytest.raises(InputError, match="Add a bvec file"):
-        run_in_child(refuse, log_file=None, verbose=0)
+        run_in_child(refuse, execution=ExecutionSettings())
+
+
+def test_a_child_that_is_killed_is_told_in_plain_words():
+    with pytest.raises(GMVAEError, match="A worker process was killed, most likely because"):
+        run_in_child(end_myself, execution=ExecutionSettings())
+
+
+@pytest.mark.parametrize("wait", [time.sleep, stop_myself], ids=["waits", "is stopped"])
+def test_a_child_that_stands_still_is_told_and_then_ended(wait, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("bids_gmvae"), "propagate", True)
+    with pytest.raises(GMVAEError, match="It stood still, and was ended"):
+        run_in_child(wait, 60, execution=IMPATIENT)
+    told, ended = (record.getMessage() for record in caplog.records)
+    name = wait.__name__.replace("_", " ")
+    assert told.startswith(f"'{name}' stands still: for 0 seconds, no processor time was used")
+    assert "After 2 seconds its processes are ended (--stall-timeout)" in told
+    assert ended.startswith(f"'{name}' stands still: for 2 seconds")
+
+
+def test_a_child_that_computes_for_long_is_left_alone():
+    run_in_child(compute, 4, execution=IMPATIENT)
+
+
+def test_no_child_is_ended_if_there_is_no_limit():
+    run_in_child(time.sleep, 1, execution=ExecutionSettings(stall_timeout=0))
 
 
 def test_garbage_is_not_sought_among_nodes_as_long_as_they_run(workflow, pool):
@@ -117,6 +161,6 @@ def test_garbage_is_not_sought_among_nodes_as_long_as_they_run(workflow, pool):
     frozen = []
     pool._status_callback = lambda *told: frozen.append(gc.get_freeze_count())
     workflow.run(plugin=pool)
-    pool.stop()
+    pool.__exit__(None, None, None)
     assert min(frozen) > 0
     assert gc.get_freeze_count() == 0
