@@ -33,7 +33,7 @@ def is_missing(path: Path) -> bool:
 
 
 def require_content(path: Path) -> None:
-    """Raise `InputError` if the content of a file is not here, or may not be read.
+    """Raise `InputError` if the content of a file is not here, may not be read, or never ends.
 
     Parameters
     ----------
@@ -44,6 +44,12 @@ def require_content(path: Path) -> None:
         raise InputError(
             f"{path} is needed, but may not be read.",
             "Ask its owner for permission, or leave the run out.",
+        )
+    if os.path.exists(path) and not os.path.isfile(path):
+        # To read a pipe is to wait for ever for somebody who writes.
+        raise InputError(
+            f"{path} must be a file, but is a folder, a pipe or a device.",
+            "Remove or replace it.",
         )
     if is_missing(path):
         raise InputError(
