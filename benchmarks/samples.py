@@ -21,6 +21,7 @@ from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.estimators import get_estimator
 from bids_gmvae.estimators.base import Measurements
+from bids_gmvae.estimators.gmvae import GMVAEFit
 from bids_gmvae.posterior import ParameterPosterior, Status
 from bids_gmvae.signal_models.base import SignalModel
 from bids_gmvae.simulation.noise import simulate_signals
@@ -120,8 +121,10 @@ def measure(
 
 def estimate(name: str, sample: Sample, **settings: Any) -> ParameterPosterior:
     """Fit an estimator to a sample and give its posterior; settings are `ModelSettings`."""
-    estimator = get_estimator(name)(sample.model, ModelSettings(**settings))
-    return estimator.fit(sample.run).posterior(sample.run)
+    fit = get_estimator(name)(sample.model, ModelSettings(**settings)).fit(sample.run)
+    if isinstance(fit, GMVAEFit):
+        return fit.posterior(sample.run, with_quantiles=True)
+    return fit.posterior(sample.run)
 
 
 def scores(

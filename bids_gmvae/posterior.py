@@ -101,7 +101,7 @@ class ParameterPosterior:
     orientation : Tensor of shape (n_voxels, 3), optional
         Fibre orientation, unit vector in the frame of the gradient directions.
     quantiles : Tensor of shape (n_voxels, n_parameters, 2), optional
-        Central 68 % interval, physical units.
+        Central 68 % interval, physical units; if asked for.
     samples : Tensor of shape (n_voxels, n_parameters, n_samples), optional
         Draws from the joint posterior of the parameters, physical units; if asked for.
     derived : mapping of Parameter to (mean, std)

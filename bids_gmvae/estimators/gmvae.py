@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,32 @@ class GMVAEFit(Fit):
     prior: GaussianMixturePrior = field(kw_only=True)
     recognition: Recognition = field(kw_only=True)
 
-    def posterior(self, run: Measurements) -> ParameterPosterior:
-        """Combine the prior with every voxel's data."""
+    def posterior(self, run: Measurements, *, with_quantiles: bool = False) -> ParameterPosterior:
+        """Combine the prior with every voxel's data.
+
+        Parameters
+        ----------
+        run : Measurements
+            All voxels.
+        with_quantiles : bool
+            Also search the central 68 % intervals, of which no map is made.
+
+        Returns
+        -------
+        ParameterPosterior
+            In the order of the rows of ``run``.
+        """
+        estimate = partial(self._posterior, with_quantiles=with_quantiles)
         device = self.summary.get("device", "cpu")
-        return in_chunks(self._posterior, run, device=device, seed=self.settings.random_seed)
+        return in_chunks(estimate, run, device=device, seed=self.settings.random_seed)
 
     def _posterior(
-        self, run: Measurements, usable: Tensor, *, generator: torch.Generator
+        self,
+        run: Measurements,
+        usable: Tensor,
+        *,
+        generator: torch.Generator,
+        with_quantiles: bool,
     ) -> ParameterPosterior:
         model = self.signal_model
         prior = self.prior.to(run.signals)
@@ -91,7 +111,7 @@ class GMVAEFit(Fit):
             responsibilities=mixture.responsibilities[:, :-1],
             unexpected=mixture.responsibilities[:, -1],
             orientation=recognised.state.orientation,
-            quantiles=quantiles(mixture, model),
+            quantiles=quantiles(mixture, model) if with_quantiles else None,
             samples=draw(mixture, model, n_samples, generator) if n_samples else None,
             derived=derived_moments(mixture, model),
         )

@@ -163,7 +163,9 @@ def test_it_is_never_worse_than_the_voxelwise_fit(brain):
 
 def test_intervals_cover_what_they_say(brain):
     values, labels, run, fit = brain
-    posterior = fit.posterior(run)
+    posterior, plain = fit.posterior(run, with_quantiles=True), fit.posterior(run)
+    assert plain.quantiles is None
+    assert torch.equal(plain.std, posterior.std)
     inside = (values >= posterior.quantiles[..., 0]) & (values <= posterior.quantiles[..., 1])
     for tissue in (1, 2):
         assert (inside[labels == tissue].double().mean(0) - 0.683).abs().max() < 0.04
