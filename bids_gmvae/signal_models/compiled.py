@@ -28,19 +28,23 @@ EQUATION_SIGNATURE = types.void(Vector, Matrix, Vector, Matrix)
 Equation = types.FunctionType(EQUATION_SIGNATURE)
 
 
-def jit(signature: Any = None, *, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
+def jit(signature: Any = None) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function, and keep the result for the next process where that can be written.
 
     Parameters
     ----------
     signature : numba signature, optional
         Compile at once for these types, else at the first call.
-    inline : bool
-        Always put the code into that of callers, where the compiler may find it too long: calls
-        within loops do not vectorise.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH}
-    options["forceinline"] = inline
+    options: dict[str, Any] = {
+        "nogil": True,
+        "error_model": "numpy",
+        "fastmath": FASTMATH,
+        # Calls within loops do not vectorise. Also, every caller holds a copy of what it calls,
+        # with sums in an order of its own; whether a call meets that copy depends on what else
+        # was just compiled, and the first run would differ from later ones.
+        "forceinline": True,
+    }
 
     def compile_(function: Callable[..., Any]) -> Any:
         function.__qualname__ += f"_{_digest()}"
@@ -67,7 +71,7 @@ def _digest() -> str:
 C2, C3, C4, C5 = (1 / math.factorial(n) for n in range(2, 6))
 
 
-@jit(inline=True)
+@jit()
 def exp(x):  # type: ignore[no-untyped-def]
     """Compute the exponential of -100 < x < 100 by squaring; unlike libm's, it vectorises.
 

@@ -1,5 +1,6 @@
 """Compiled code, against the same in torch and against torch's special functions."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -116,12 +117,35 @@ def test_an_installation_that_cannot_be_written_compiles_without_a_cache(run_pyt
     )
 
 
+@pytest.mark.slow  # compiles
+def test_what_was_just_compiled_computes_the_same_bits_as_what_was_kept(run_python, tmp_path):
+    code = (
+        "import hashlib\n"
+        "from bids_gmvae.estimators.problem import Problem\n"
+        "from bids_gmvae.estimators.solver import solve\n"
+        "from bids_gmvae.config import ModelSettings\n"
+        "from tests.estimators.conftest import Simulated\n"
+        "data = Simulated('ball_stick', 60, 20, n_directions=90)\n"
+        "problem = Problem.of(data.run, data.signal_model, ModelSettings())\n"
+        "found = solve(problem, problem.start()).linearisation\n"
+        "print(hashlib.sha256(found.information.numpy().tobytes()).hexdigest())\n"
+    )
+    first, second = (run_python(code, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
+    assert first == second
+
+
 @pytest.fixture
 def run_python():
-    """Run code in a process of its own."""
+    """Run code in a process of its own, and give what it prints."""
 
-    def run(code):
-        folder = Path(__file__).parents[2]
-        subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, timeout=120)
+    def run(code, **environment):
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, **environment},
+            timeout=120,
+        ).stdout
 
     return run

@@ -10,7 +10,7 @@ from bids_gmvae.signal_models.compiled import exp, jit
 SPLIT = 8.0
 
 
-@jit(inline=True)
+@jit()
 def scaled_bessel(z):  # type: ignore[no-untyped-def]
     """Give exp(-z) I0(z) and exp(-z) I1(z) for z >= 0, to 1e-9 of their value.
 

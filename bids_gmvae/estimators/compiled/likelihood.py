@@ -78,7 +78,7 @@ def averaged_rician(signal, data, counts, sigma, score, information):  # type: i
     return log_likelihood
 
 
-@jit(inline=True)
+@jit()
 def rician_moments(signal, sigma):  # type: ignore[no-untyped-def]
     """Give mean and variance of a magnitude, each with its slope, like `Rician`."""
     ratio = signal / sigma

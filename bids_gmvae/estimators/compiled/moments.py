@@ -45,7 +45,7 @@ def tabulate(parameters: tuple[Parameter, ...]) -> Any:
     return torch.stack(tables).numpy()
 
 
-@jit(inline=True)
+@jit()
 def look_up(table, z):  # type: ignore[no-untyped-def]
     """Give the value of a latent."""
     position = (min(max(z, -REACH), REACH) + REACH) * RESOLUTION
