@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,10 @@ class SavedFit:
             for columns in self.acquisitions
         ]
         content = {"header": header, "state": state, "acquisitions": acquisitions}
-        torch.save({**content, "checksum": _checksum(content)}, path)
+        # Given a path, torch would put its name into the archive, if it is ASCII.
+        buffer = io.BytesIO()
+        torch.save({**content, "checksum": _checksum(content)}, buffer)
+        path.write_bytes(buffer.getvalue())
 
     @classmethod
     def read(cls, path: Path) -> SavedFit:

@@ -187,7 +187,7 @@ def test_broken_voxels_do_not_spread_through_the_fit(fitted, simulated):
 def test_a_saved_fit_does_not_depend_on_folders(fitted, tmp_path):
     _, fit, _ = fitted
     paths = []
-    for folder in (tmp_path / "a", tmp_path / "another"):
+    for folder in (tmp_path / "a", tmp_path / "größer"):
         folder.mkdir()
         settings = replace(
             fit.settings, mask=f"{folder}/m.nii", noise_map=f"{folder}/n.nii", reuse_fit=folder
