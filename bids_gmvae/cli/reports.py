@@ -31,7 +31,7 @@ def write_subject_reports(
     mapped: Sequence[Run] = (),
     unmapped: Sequence[tuple[Run, Sequence[Mapping[str, str]]]] = (),
 ) -> tuple[list[Path], list[str]]:
-    """Build the pages of participants.
+    """Build the pages of participants, in place of earlier ones.
 
     Parameters
     ----------
@@ -51,30 +51,44 @@ def write_subject_reports(
     pages : list of Path
         What was written.
     failures : list of str
-        One sentence per participant whose page could not be built.
+        One sentence for each page that could not be built.
     """
-    from bids_gmvae.report.assemble import build_report
+    from bids_gmvae.report.assemble import build_group_report, build_report, remove_replaced
     from bids_gmvae.report.reportlets import REPORT_SUFFIX, figures_dir, write_unmapped
 
     for run in mapped:
         said = figures_dir(out_dir, run.subject) / f"{run.stem}{REPORT_SUFFIX}"
         said.unlink(missing_ok=True)
     pages, failures = [], []
+    moved = False
     for subject in subjects:
         try:
             for run, issues in unmapped:
                 if run.subject == subject:
                     write_unmapped(run, issues, out_dir)
             sessions = sorted(path.name[4:] for path in (out_dir / f"sub-{subject}").glob("ses-*"))
-            for session in sessions if level == "session" and sessions else [None]:
-                pages.append(build_report(out_dir, subject, session=session, level=level))
+            own = [
+                build_report(out_dir, subject, session=session, level=level)
+                for session in (sessions if level == "session" and sessions else [None])
+            ]
+            moved |= bool(remove_replaced(out_dir, subject, own))
+            pages += own
         except Exception as error:
-            # A page is made of what others wrote: whatever is wrong, the maps are there.
-            known = explain(error)
-            LOGGER.debug("The report of sub-%s failed", subject, exc_info=True)
-            reason = str(known) if known else f"{type(error).__name__}: {error}"
-            failures.append(f"The report of sub-{subject} could not be made: {reason}")
+            failures.append(_explained(f"The report of sub-{subject}", error))
+    try:
+        if moved and (out_dir / "group.html").is_file():
+            build_group_report(out_dir)  # its links lead to where the pages are now
+    except Exception as error:
+        failures.append(_explained("The group report", error))
     return pages, failures
+
+
+def _explained(what: str, error: Exception) -> str:
+    """Say why a page is not there. It is made of what others wrote: the maps are safe."""
+    known = explain(error)
+    LOGGER.debug("%s failed", what, exc_info=True)
+    reason = str(known) if known else f"{type(error).__name__}: {error}"
+    return f"{what} could not be made: {reason}"
 
 
 def write_methods(

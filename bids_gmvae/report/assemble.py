@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from bids_gmvae.report.group_page import build_group_report
 from bids_gmvae.report.page import embed, render_page
 from bids_gmvae.report.reportlets import REPORT_SUFFIX, figures_dir
 
-__all__ = ["build_group_report", "build_report", "report_path"]
+__all__ = ["build_group_report", "build_report", "remove_replaced", "report_path"]
 
 LOGGER = logging.getLogger(__name__)
 
@@ -81,6 +81,24 @@ def report_path(
     if level == "session" and session:
         folder /= f"ses-{session}"
     return folder / f"{name}.html"
+
+
+def remove_replaced(out_dir: Path, subject: str, pages: Collection[Path]) -> list[Path]:
+    """Remove a participant's pages of calls with another level, which ``pages`` replace.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
+    """
+    name = f"sub-{subject}"
+    folder = out_dir / name
+    found = [out_dir / f"{name}.html", folder / f"{name}.html"]
+    found += folder.glob(f"ses-*/{name}_ses-*.html")
+    replaced = [path for path in found if path.is_file() and path not in pages]
+    for path in replaced:
+        path.unlink()
+    return replaced
 
 
 def _reports(out_dir: Path, subject: str, session: str | None) -> list[Path]:

@@ -95,8 +95,7 @@ def _page_of(row: Row, out_dir: Path) -> str | None:
     subject, session = _text(row, "participant_id"), _text(row, "session_id")
     candidates = [f"{subject}.html", f"{subject}/{subject}.html"]
     if session:
-        name = f"{subject}_{session}.html"
-        candidates = [name, f"{subject}/{session}/{name}", *candidates]
+        candidates.append(f"{subject}/{session}/{subject}_{session}.html")
     return next((name for name in candidates if (out_dir / name).is_file()), None)
 
 

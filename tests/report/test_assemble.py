@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bids_gmvae.cli.reports import write_subject_reports
 from bids_gmvae.exceptions import InputError
-from bids_gmvae.io.atomic import write_json
-from bids_gmvae.report.assemble import build_report
+from bids_gmvae.io.atomic import write_json, write_tsv
+from bids_gmvae.report.assemble import build_group_report, build_report
 from bids_gmvae.report.reportlets import describe, figures_dir, write_unmapped
 from tests.report.phantoms import make_result
 
@@ -132,6 +133,34 @@ def test_sessions_and_models_share_a_page_or_have_their_own(tmp_path):
     alone = build_report(tmp_path, "01", session="a", level="session")
     assert alone == tmp_path / "sub-01" / "ses-a" / "sub-01_ses-a.html"
     assert "(ses b)" not in alone.read_text()
+
+
+def test_pages_at_another_level_replace_earlier_ones(tmp_path):
+    for stem in ("sub-01_ses-a", "sub-01_ses-b"):
+        report = {**describe(make_result(shape=(7, 8, 1), stem=stem)), "panels": []}
+        write_json(figures_dir(tmp_path, "01") / f"{stem}_desc-report_dwi.json", report)
+        (tmp_path / "sub-01" / stem[-5:]).mkdir()
+    kept = [tmp_path / name for name in ("sub-01.txt", "sub-010.html", "sub-01/notes.html")]
+    for path in kept:
+        path.touch()
+    row = {"participant_id": "sub-01", "session_id": "ses-b", "run": "sub-01_ses-b"}
+    row |= {"model": "dki", "snr_b0": 20, "parameter": "msd", "unit": "", "segmentation": "mask"}
+    for name in ("group_qc.tsv", "group_parameters.tsv"):
+        write_tsv(tmp_path / name, [row | {"region": "all", "median": 1}])
+    build_report(tmp_path, "01", level="subject")
+    build_group_report(tmp_path)
+    places = {
+        "root": ["sub-01.html"],
+        "subject": ["sub-01/sub-01.html"],
+        "session": [f"sub-01/ses-{label}/sub-01_ses-{label}.html" for label in "ab"],
+    }
+    for level in ("root", "session", "subject", "root"):
+        pages, failures = write_subject_reports(tmp_path, ["01"], level=level)
+        assert not failures
+        assert pages == [tmp_path / name for name in places[level]]
+        assert set(tmp_path.rglob("*.html")) == {*pages, *kept[1:], tmp_path / "group.html"}
+        assert f'href="{places[level][-1]}"' in (tmp_path / "group.html").read_text()
+    assert all(path.is_file() for path in kept)
 
 
 def test_a_run_that_was_not_mapped_is_told_first(copy):
