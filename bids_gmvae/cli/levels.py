@@ -56,7 +56,8 @@ def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> 
     of_whom = counted(len(plan.subjects), "participant")
     LOGGER.info("Mapping %s of %s.", counted(n_runs, "run"), of_whom)
 
-    with claimed(settings.execution.work_dir, plan.subjects):
+    labels = (f"sub-{label}" for label in plan.subjects)
+    with claimed(settings.execution.work_dir, labels):
         outcomes = execute(plan, settings, log_dir)
     for outcome in outcomes:
         for failure in outcome.failures:

@@ -16,6 +16,7 @@ from bids_gmvae.cli import reports
 from bids_gmvae.cli.execution import run_workflow
 from bids_gmvae.cli.logs import LOG_FILE
 from bids_gmvae.cli.plan import counted
+from bids_gmvae.cli.workdir import PRIORS, claimed
 from bids_gmvae.cli.workers import run_in_child
 from bids_gmvae.config import ModelSettings, RunSettings, SelectionSettings
 from bids_gmvae.exceptions import ExitCode, GMVAEError
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from bids_gmvae.group.prior import Task
 
 LOGGER = logging.getLogger(__name__)
-
-#: Folder within the work directory.
-FOLDER = "gmvae_prior"
 
 
 def learn_priors(settings: RunSettings, start_logs: Callable[[], Path]) -> ExitCode:
@@ -52,8 +50,9 @@ def learn_priors(settings: RunSettings, start_logs: Callable[[], Path]) -> ExitC
         LOGGER.info(
             "Learning a prior (%s) from %s.", task.signal_model, counted(len(task.voxels), "run")
         )
-        learning = _learn(task, settings, log_dir)
-        print(f"Prior: {child(_write, task, learning, out_dir)}")
+        with claimed(settings.execution.work_dir, [f"the prior of {task.signal_model}"]):
+            learning = _learn(task, settings, log_dir)
+            print(f"Prior: {child(_write, task, learning, out_dir)}")
     child(reports.finish, out_dir)
     return ExitCode.OK
 
@@ -61,7 +60,7 @@ def learn_priors(settings: RunSettings, start_logs: Callable[[], Path]) -> ExitC
 def _learn(task: Task, settings: RunSettings, log_dir: Path) -> Path:
     """Go on from the last round that was finished, here or in an earlier call; give the file."""
     # The folder's name stands for everything that decides about the prior.
-    folder = settings.execution.work_dir / FOLDER / f"{task.label}_{task.digest[:16]}"
+    folder = settings.execution.work_dir / PRIORS / f"{task.label}_{task.digest[:16]}"
     learning = folder / "learning.json"
     n_shards = min(settings.compute.nprocs, len(task.voxels))
     shards = [task.voxels[first::n_shards] for first in range(n_shards)]

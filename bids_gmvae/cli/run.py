@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -62,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _stoppable(), _environment(settings):
             code = _dispatch(_effective(settings))
             if code == ExitCode.OK and settings.execution.clean_workdir:
-                _clean(settings.execution.work_dir)
+                _clean_up(settings.execution.work_dir)
             return int(code)
     except KeyboardInterrupt as stop:
         number = signal.SIGTERM if isinstance(stop, Stopped) else signal.SIGINT
@@ -185,19 +184,24 @@ def _environment(settings: RunSettings) -> Iterator[None]:
             prepare_environment(settings, Path(cache))
             yield
         return
-    if settings.execution.clean_workdir:
-        _clean(work_dir)
     with _usable(work_dir):
         prepare_environment(settings, work_dir / CACHE)
+        if settings.execution.clean_workdir:
+            from bids_gmvae.cli.workdir import clean
+
+            clean(work_dir)
     yield
 
 
-def _clean(work_dir: Path) -> None:
-    """Remove what this app made and nothing else: the folder may be somebody's scratch."""
+def _clean_up(work_dir: Path) -> None:
+    """Empty the work directory at the end, unless others still compute there."""
     from bids_gmvae.cli.environment import CACHE
+    from bids_gmvae.cli.workdir import clean
 
-    for name in (CACHE, "gmvae_wf", "gmvae_prior"):
-        shutil.rmtree(work_dir / name, ignore_errors=True)
+    try:
+        clean(work_dir, CACHE)
+    except StorageError as error:
+        LOGGER.warning("%s", error.message)
 
 
 @contextmanager

@@ -68,6 +68,20 @@ def test_a_call_that_was_killed_goes_on_to_the_same_prior(study, learnt):
     assert (study / "out" / PRIOR).read_bytes() == learnt
 
 
+def test_a_second_process_does_not_learn_the_same_prior_in_one_work_directory(study, learnt):
+    first = start(*learning(study, "twice"))
+    for line in first.stderr:
+        if "Learning a prior" in line:
+            break
+    code, _, error = run(*learning(study, "twice"))
+    assert code == ExitCode.NO_SPACE, error
+    assert "Another process computes the prior of msdki in the work directory" in error
+    assert "Traceback" not in error
+    first.communicate()
+    assert first.returncode == ExitCode.OK
+    assert (study / "out" / PRIOR).read_bytes() == learnt
+
+
 def test_any_plugin_and_number_of_jobs_gives_the_same_prior(study, learnt):
     plugin = study / "linear.json"
     plugin.write_text('{"plugin": "Linear"}')

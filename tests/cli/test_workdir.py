@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bids_gmvae.cli.workdir import claimed
+from bids_gmvae.cli.workdir import claimed, clean
 from bids_gmvae.exceptions import ExitCode, StorageError
 from tests.tiny import tiny_dataset
 
@@ -22,7 +22,7 @@ with claimed(Path(sys.argv[1]), sys.argv[2:]):
 @pytest.fixture
 def other(tmp_path):
     """Another process that computes sub-01 and sub-02."""
-    command = [sys.executable, "-c", OTHER, str(tmp_path), "01", "02"]
+    command = [sys.executable, "-c", OTHER, str(tmp_path), "sub-01", "sub-02"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -34,20 +34,32 @@ def other(tmp_path):
 def test_a_participant_is_claimed_until_its_process_ends_however_it_does(other, tmp_path):
     with (
         pytest.raises(StorageError, match="Another process computes sub-02"),
-        claimed(tmp_path, ["03", "02"]),
+        claimed(tmp_path, ["sub-03", "sub-02"]),
     ):
         pass
-    with claimed(tmp_path, ["03"]):
+    with claimed(tmp_path, ["sub-03"]):
         pass
     other.kill()
     other.wait()
-    with claimed(tmp_path, ["01", "02"]):
+    with claimed(tmp_path, ["sub-01", "sub-02"]):
         pass
 
 
 def test_thousands_of_participants_are_claimed_at_once(tmp_path):
-    with claimed(tmp_path, [f"{number:05}" for number in range(5000)]):
+    with claimed(tmp_path, [f"sub-{number:05}" for number in range(5000)]):
         pass
+
+
+def test_a_folder_where_another_process_computes_is_not_emptied(other, tmp_path):
+    work = tmp_path / "gmvae_wf/sub_01_wf"
+    work.mkdir()
+    with pytest.raises(StorageError, match=r"computes in .* cannot be emptied"):
+        clean(tmp_path)
+    assert work.exists()
+    other.kill()
+    other.wait()
+    clean(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_clean_work_directory_keeps_the_files_of_others_and_nothing_else(tmp_path):
