@@ -31,7 +31,9 @@ STATUS_DESCRIPTIONS: Mapping[Status, str] = {
     Status.NOT_CONVERGED: "The fit did not converge; the maps hold NaN",
     Status.NOT_FINITE: "The signal is not finite, or constant; the maps hold NaN",
     Status.NO_SIGNAL_SUPPORT: "In the given mask but without signal; not fitted",
-    Status.UNIDENTIFIED: "Fitted, but the data hardly constrain a parameter: the prior decided",
+    Status.UNIDENTIFIED: (
+        "Fitted, but the data hardly constrain a parameter, or the fibre's direction"
+    ),
 }
 
 #: Voxels with these codes hold no estimate.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -37,6 +38,9 @@ from bids_gmvae.signal_models.base import SignalModel
 N_TRAINING, N_TRAINING_DIRECTIONAL = 8_000, 4_000
 #: Above this prior influence the voxel's own data hardly count.
 UNIDENTIFIED = 0.9
+#: Radians, 10 degrees. Where a fibre may point further off, noise points somewhere as well: the
+#: fraction along the best direction is then too large, and its interval too short.
+NO_DIRECTION = math.pi / 18
 #: Components lighter than this are called inactive.
 ACTIVE_WEIGHT = 0.005
 PRIOR_TENSORS = ("weights", "means", "covariances", "lower", "upper", "fixed", "pull")
@@ -98,6 +102,8 @@ class GMVAEFit(Fit):
         best = mixture.responsibilities.argmax(dim=1)
         overall, by_shell = fit_residuals(problem, recognised.state, prior.precisions[best])
         unidentified = (influence > UNIDENTIFIED).any(dim=1)
+        if recognised.tilt is not None:
+            unidentified |= recognised.tilt > NO_DIRECTION
         n_samples = self.settings.posterior_samples
         return ParameterPosterior(
             signal_model=model,

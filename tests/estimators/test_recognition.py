@@ -35,6 +35,22 @@ def test_no_potential_claims_a_mode_far_from_where_the_likelihood_was_looked_at(
     assert torch.isfinite(recognised.potential.constant).all()
 
 
+def test_the_tilt_is_how_far_estimated_fibres_scatter():
+    model, scheme = get_signal_model("ball_stick"), get_scheme("multishell")
+    generator = torch.Generator().manual_seed(7)
+    values = torch.tensor([[0.5, 1.9e-3, 0.8e-3]], dtype=torch.float64).expand(1000, -1)
+    fibres = sample_orientations(1000, generator)
+    signals = simulate_signals(
+        model, scheme, values, sigma=1 / 20, generator=generator, orientation=fibres
+    )
+    run = Measurements(signals, torch.full((1000,), 1 / 20, dtype=torch.float64), scheme)
+    recognised = get_recognition("newton").first(Problem.of(run, model, ModelSettings()))
+    cosine = (recognised.state.orientation * fibres).sum(dim=1).abs().clamp(max=1)
+    # There are two ways to tilt, much alike under evenly spread gradients.
+    scatter = (torch.acos(cosine) ** 2).mean().sqrt() / 2**0.5
+    assert (recognised.tilt**2).mean().sqrt() == pytest.approx(float(scatter), rel=0.05)
+
+
 def test_an_unknown_recognition_is_named():
     with pytest.raises(UnknownNameError, match=r"recognition 'newtons'.*Did you mean 'newton'"):
         get_recognition("newtons")

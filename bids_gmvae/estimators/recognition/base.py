@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from bids_gmvae.estimators.problem import Problem, State
+from bids_gmvae.estimators.problem import Linearisation, Problem, State
 from bids_gmvae.estimators.solver import NormalPenalty, Solution, blocked, profile, solve
 from bids_gmvae.priors import GaussianMixturePrior, MixturePosterior, Potential, invert
 
@@ -37,11 +37,14 @@ class Recognised:
     state : State
         The mode, with its S0 and orientation.
     converged : Tensor of bool of shape (n_voxels,)
+    tilt : Tensor of shape (n_voxels,), optional
+        Standard deviation of the orientation where it is least certain, radians.
     """
 
     potential: Potential
     state: State
     converged: Tensor
+    tilt: Tensor | None = None
 
 
 class Recognition(ABC):
@@ -142,9 +145,12 @@ class Recognition(ABC):
         )
         wins = rival_joint.amax(dim=1) > joint.amax(dim=1)
         state = here.put(voxels, other.state.where(wins, here[voxels]))
+        tilt = recognised.tilt
+        if tilt is not None and other.tilt is not None:
+            tilt = tilt.index_copy(0, voxels, torch.where(wins, other.tilt, tilt[voxels]))
         return (
             recognised.potential.by_component(n_components).put(voxels, chosen),
-            Recognised(recognised.potential, state, recognised.converged),
+            replace(recognised, state=state, tilt=tilt),
         )
 
     def under_each(
@@ -201,7 +207,21 @@ def recognise(problem: Problem, solution: Solution) -> Recognised:
     about_log_s0 = solution.linearisation.information[:, 0, 0].clamp(min=1e-12)
     constant = constant - torch.log(about_log_s0) / 2 + solution.state.log_s0
     potential = Potential(precision, curved + gradient, constant)
-    return Recognised(potential, solution.state, solution.converged)
+    return Recognised(
+        potential, solution.state, solution.converged, _tilt(solution.linearisation, problem)
+    )
+
+
+def _tilt(linear: Linearisation, problem: Problem) -> Tensor | None:
+    """Give the largest standard deviation of the orientation, radians, if there is one."""
+    if not problem.signal_model.directional:
+        return None
+    _, first, second = problem.nuisance
+    a, b, c = (
+        linear.information[:, i, j] for i, j in ((first, first), (first, second), (second, second))
+    )
+    least = (a + c) / 2 - torch.hypot((a - c) / 2, b)
+    return least.clamp(min=torch.finfo(least.dtype).tiny).rsqrt()
 
 
 def _within_reach(gradient: Tensor, precision: Tensor) -> Tensor:
