@@ -138,7 +138,7 @@ def _voxels(result: RunResult) -> Iterator[Measure]:
     yield Measure(
         "n_voxels_unidentified",
         count(Status.UNIDENTIFIED),
-        "Voxels where the prior decided about a parameter",
+        "Voxels whose data hardly constrain a parameter or the fibre's direction",
     )
     for name, code in (("failed", None), ("at_bound", Status.AT_BOUND),
                        ("unidentified", Status.UNIDENTIFIED)):  # fmt: skip

@@ -39,7 +39,7 @@ ALONE = {"mean": "Estimate", "std": "Its sd"}
 STATUSES = {
     Status.FITTED: ("#56646f", "Fitted"),
     Status.AT_BOUND: ("#edc948", "At a bound"),
-    Status.UNIDENTIFIED: ("#76b7b2", "The prior decided"),
+    Status.UNIDENTIFIED: ("#76b7b2", "Hardly constrained"),
     Status.NOT_CONVERGED: ("#e15759", "Did not converge"),
     Status.NOT_FINITE: ("#d37295", "Signal not finite"),
     Status.NO_SIGNAL_SUPPORT: ("#f28e2b", "No signal"),
