@@ -7,10 +7,11 @@ neither torch nor Nipype; a test keeps both equal.
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bids_gmvae.exceptions import ExitCode, UnknownNameError
@@ -116,6 +117,14 @@ def number(
         return value
 
     return read
+
+
+def refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
+    """End with the arguments that are no options, and the option that was perhaps meant."""
+    flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
+    meant = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
+    advice = f". Did you mean {meant[0]}?" if meant else ""
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
 
 
 def memory(text: str) -> int:

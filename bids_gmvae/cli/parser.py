@@ -6,7 +6,6 @@ Importing this module must stay cheap: ``--help`` and ``--version`` answer at on
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -110,7 +109,7 @@ def parse_args(argv: Sequence[str] | None = None) -> RunSettings:
     parser = build_parser()
     known, unknown = parser.parse_known_args(argv)
     if unknown:
-        _refuse(parser, unknown)
+        options.refuse_unknown(parser, unknown)
     given = vars(known)
     ignored = {
         "--notrack": given.pop("notrack"),
@@ -137,14 +136,6 @@ def parse_args(argv: Sequence[str] | None = None) -> RunSettings:
     _check_together(parser, settings)
     _check_prior(parser, settings, on_command_line=given)
     return settings
-
-
-def _refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
-    """End with the arguments that are no options, and the option that was perhaps meant."""
-    flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
-    meant = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
-    advice = f". Did you mean {meant[0]}?" if meant else ""
-    parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
 
 
 def _unique_names(

@@ -6,6 +6,7 @@ Importing this module must stay cheap: ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -15,7 +16,7 @@ from typing import Any
 from bids_gmvae import __version__
 from bids_gmvae.cli import options
 from bids_gmvae.cli.groups import HelpFormatter
-from bids_gmvae.exceptions import ExitCode, GMVAEError
+from bids_gmvae.exceptions import ExitCode, GMVAEError, explain
 from bids_gmvae.simulation.catalogue import GENERATIONS, SCHEMES
 from bids_gmvae.simulation.settings import IMAGE_TYPES, LAYOUTS, Simulation
 
@@ -157,16 +158,29 @@ def _add_tissue(group: _Group) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    settings = vars(build_parser().parse_args(argv))
+    parser = build_parser()
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        options.refuse_unknown(parser, unknown)
+    settings = vars(given)
     out_dir = settings.pop("out_dir")
     try:
         Simulation(**settings)
+    except GMVAEError as error:
+        parser.error(str(error))
+    try:
         from bids_gmvae.simulation.dataset import simulate_dataset
 
         simulate_dataset(out_dir, progress=_report, **settings)
-    except GMVAEError as error:
-        print(f"bids-gmvae-simulate: {error}", file=sys.stderr)
-        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print(f"bids-gmvae-simulate: Stopped; {out_dir} is incomplete.", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception as error:
+        known = explain(error)
+        if known is None:
+            raise
+        print(f"bids-gmvae-simulate: {known}", file=sys.stderr)
+        return int(known.exit_code)
     print(f"Dataset: {out_dir}\nTruth:   {out_dir / 'derivatives' / 'truth'}")
     return int(ExitCode.OK)
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Field of view around the head, mm: right, anterior and superior from the origin.
+FIELD_OF_VIEW = ((-80.0, 80.0), (-116.0, 84.0), (-72.0, 88.0))
+
 
 @dataclass(frozen=True)
 class Scheme:

@@ -59,7 +59,11 @@ def simulate_dataset(out_dir: Path, *, progress: Progress = _no_progress, **sett
     acquisition = _acquisition(simulation)
     population.model.check(acquisition)
     out_dir = Path(out_dir)
-    if out_dir.exists() and any(out_dir.iterdir()):
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{out_dir} cannot be made a folder.", "Choose another.") from None
+    if any(out_dir.iterdir()):
         raise InputError(f"{out_dir} is not empty.", "Choose a new folder, or empty it first.")
 
     truth = out_dir / "derivatives" / "truth"

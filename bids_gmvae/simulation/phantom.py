@@ -13,11 +13,9 @@ from scipy.ndimage import binary_erosion, gaussian_filter, map_coordinates
 from torch import Tensor
 
 from bids_gmvae.exceptions import InputError
+from bids_gmvae.simulation.catalogue import FIELD_OF_VIEW
 from bids_gmvae.simulation.tissues import Population
 from bids_gmvae.simulation.warp import Warp
-
-#: Field of view around the head, mm: right, anterior and superior from the origin.
-FIELD_OF_VIEW = ((-80.0, 80.0), (-116.0, 84.0), (-72.0, 88.0))
 
 #: Height of the lateral ventricles, mm, on which a slab is centred.
 VENTRICLES = 14.0
@@ -238,10 +236,6 @@ def _grid(
     counts = [int(np.floor((high - low) / voxel_size)) + 1 for low, high in FIELD_OF_VIEW]
     origin = [low for low, _ in FIELD_OF_VIEW]
     if n_slices is not None:
-        if not 1 <= n_slices <= counts[2]:
-            raise InputError(
-                f"The head has {counts[2]} slices of {voxel_size:g} mm, not {n_slices}."
-            )
         first = VENTRICLES - voxel_size * (n_slices - 1) / 2
         highest = FIELD_OF_VIEW[2][1] - voxel_size * (n_slices - 1)
         origin[2] = min(max(first, FIELD_OF_VIEW[2][0]), highest)

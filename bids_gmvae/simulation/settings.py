@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bids_gmvae.exceptions import InputError, UnknownNameError
-from bids_gmvae.simulation.catalogue import DEFAULT_SCHEMES, GENERATIONS, SCHEMES
+from bids_gmvae.simulation.catalogue import DEFAULT_SCHEMES, FIELD_OF_VIEW, GENERATIONS, SCHEMES
 
 LAYOUTS = ("raw", "qsiprep")
 
@@ -99,6 +99,12 @@ class Simulation:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise InputError(f"{name} must be {low:g} to {high:g}{unit}, not {value:g}.")
+        bottom, top = FIELD_OF_VIEW[2]
+        most = int((top - bottom) // self.voxel_size) + 1
+        if self.n_slices is not None and not 1 <= self.n_slices <= most:
+            raise InputError(
+                f"The head has {most} slices of {self.voxel_size:g} mm, not {self.n_slices}."
+            )
         for kind, name, known in (
             ("scheme", self.scheme, ("auto", *SCHEMES)),
             ("layout", self.layout, LAYOUTS),
@@ -111,6 +117,8 @@ class Simulation:
             raise InputError(f"axes must name three directions such as LPS, not '{self.axes}'.")
         if self.bvec is not None and self.bval is None:
             raise InputError("A bvec file needs its bval file, but none is given.")
+        if len(set(self.session_labels)) < len(self.session_labels):
+            raise InputError("Sessions must have different labels, but one is given twice.")
         for label in self.qsiprep_for:
             if label not in self.subjects:
                 raise UnknownNameError.of("participant", label, self.subjects)

@@ -1,7 +1,9 @@
 """The command for simulated data."""
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -44,6 +46,48 @@ def test_error_is_one_sentence_and_an_exit_code(tmp_path, capsys) -> None:
     captured = capsys.readouterr().err
     assert "is not empty. Choose a new folder" in captured
     assert "Traceback" not in captured
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--lesion", "unrecognized arguments: --lesion. Did you mean --lesions?"),
+        ("--voxel-size 30", "voxel_size must be 1 to 20 mm, not 30."),
+        ("--voxel-size 8 --slices 90", "The head has 21 slices of 8 mm, not 90."),
+        ("--sessions a a", "Sessions must have different labels, but one is given twice."),
+        ("--qsiprep-for 9", "Unknown participant '9'. Known: 01, 02."),
+        ("--axes XYZ", "axes must name three directions such as LPS, not 'XYZ'."),
+        ("--bvec pyproject.toml", "A bvec file needs its bval file, but none is given."),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_written(tmp_path, capsys, given, said) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path / "new"), *given.split()])
+    assert capsys.readouterr().err.splitlines()[-1] == f"bids-gmvae-simulate: error: {said}"
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_in_the_way_is_told(tmp_path, capsys) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "new"):
+        assert main([str(out)]) == ExitCode.INVALID_INPUT
+        told = f"bids-gmvae-simulate: {out} cannot be made a folder. Choose another.\n"
+        assert capsys.readouterr().err == told
+
+
+def test_ctrl_c_is_told_without_a_traceback(tmp_path) -> None:
+    out = tmp_path / "large"
+    code = f"import sys, bids_gmvae.cli.simulate as s; sys.exit(s.main([{str(out)!r}]))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not out.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert said == f"bids-gmvae-simulate: Stopped; {out} is incomplete.\n"
 
 
 def test_mistyped_name_is_answered_by_a_suggestion(tmp_path, capsys) -> None:

@@ -76,11 +76,6 @@ def test_subjects_differ_and_equal_seeds_do_not() -> None:
     assert (head(seed=1).labels != head(seed=2).labels).mean() > 0.02
 
 
-def test_slab_thicker_than_the_head_is_refused() -> None:
-    with pytest.raises(InputError, match=r"has 21 slices of 8 mm, not 90"):
-        head(n_slices=90)
-
-
 def test_population_without_lesions_is_refused() -> None:
     with pytest.raises(InputError, match="no lesions"):
         head("msdki_paper", lesions=True)
