@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 from bids_gmvae.acquisition import Acquisition, find_shells
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.modalities.base import Issue
+from bids_gmvae.modalities.dwi_directions import unexplained
 
 #: Differences of log signals. Real b0 images differ by up to 0.02, weighted volumes by up to 0.08
 #: from what their direction explains; slices of them by more.
 B0_STEP, VOLUME_STEP, SLICE_LOSS = 0.1, 0.15, 0.3
 #: So many robust standard deviations of its shell must a volume be off as well.
 MANY_SD = 6.0
-#: Fewest volumes of a shell that tell the effect of direction; of one without it, what is usual.
-FEWEST_DIRECTIONS, FEWEST_VOLUMES = 12, 5
+#: Fewest volumes of a shell that tell what is usual.
+FEWEST_VOLUMES = 5
 #: Smaller parts of a slice say nothing.
 FEWEST_VOXELS = 100
 #: More than this share of the slices lost is more than single movements.
 MANY_SLICES = 0.01
-N_REWEIGHTED = 20
 
 
 def check_brightness(
@@ -33,8 +33,7 @@ def check_brightness(
     """Find volumes and slices that are darker or brighter than the others of their shell.
 
     Two scanners or gains in one series make steps, movement during the diffusion weighting makes
-    slices or volumes lose signal. The mean signal of many voxels depends on the direction of the
-    gradient about as that of a tensor does; this much is expected.
+    slices or volumes lose signal. What the direction of the gradient explains is expected.
 
     Parameters
     ----------
@@ -63,48 +62,23 @@ def check_brightness(
     is_b0 = (acquisition.bvals <= settings.b0_threshold).cpu().numpy()
     slices = slice_means[slice_sizes >= FEWEST_VOXELS]
     logs = np.log(np.maximum(np.vstack([means, slices]), np.finfo(float).tiny))
-    off = np.zeros_like(logs)
-    spread = np.zeros_like(logs)
-    for shell in np.unique(shells):
-        members = np.flatnonzero(shells == shell)
-        if is_b0[members].any():
-            # The upper of two middles: of two equal groups the darker one is named.
-            usual = np.sort(logs[:, members], axis=1)[:, [len(members) // 2]]
-            off[:, members] = logs[:, members] - usual
-        elif (design := _design(acquisition, members)) is not None:
-            off[:, members] = _unexplained(logs[:, members], design)
-            middle = np.median(np.abs(off[:, members]), axis=1, keepdims=True)
-            spread[:, members] = MANY_SD * 1.4826 * middle
-    whole = np.abs(off[0]) > np.maximum(np.where(is_b0, B0_STEP, VOLUME_STEP), spread[0])
-    lost = off[1:] - off[0] < -np.maximum(SLICE_LOSS, spread[1:])
+    left = unexplained(logs, acquisition, shells, ~is_b0)
+    off, judged = left.off, left.judged
+    for shell in np.unique(shells[is_b0]):
+        members = is_b0 & (shells == shell)
+        # The upper of two middles: of two equal groups the darker one is named.
+        usual = np.sort(logs[:, members], axis=1)[:, [members.sum() // 2]]
+        off[:, members] = judged[:, members] = logs[:, members] - usual
+    enough = is_b0 | (np.bincount(shells)[shells] >= FEWEST_VOLUMES)
+    step = np.where(is_b0, B0_STEP, VOLUME_STEP)
+    limit = MANY_SD * left.sd
+    whole = enough & (np.abs(judged[0]) > np.maximum(step, limit[0]))
+    lost = enough & (judged[1:] - judged[0] < -np.maximum(SLICE_LOSS, limit[1:]))
     return [
         *_tell_b0(whole & is_b0, off[0]),
         *_tell_weighted(whole & ~is_b0, off[0]),
         *_tell_slices(lost),
     ]
-
-
-def _design(acquisition: Acquisition, members: NDArray[np.intp]) -> NDArray[np.float64] | None:
-    """Give what explains the logarithm of a shell's signals, (n_members, n_terms)."""
-    if len(members) < FEWEST_VOLUMES:
-        return None
-    constant = np.ones(len(members))
-    if "bvecs" not in acquisition or len(members) < FEWEST_DIRECTIONS:
-        return constant[:, None]
-    x, y, z = acquisition.bvecs.cpu().double().numpy()[members].T
-    return np.column_stack([constant, x * x - z * z, y * y - z * z, x * y, x * z, y * z])
-
-
-def _unexplained(logs: NDArray[np.float64], design: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give the residuals of the fit of least absolute deviation, row by row."""
-    weights = np.ones_like(logs)
-    ridge = 1e-9 * np.eye(design.shape[1])
-    for _ in range(N_REWEIGHTED):
-        normal = np.einsum("sv,vp,vq->spq", weights, design, design) + ridge
-        right = np.einsum("sv,sv,vp->sp", weights, logs, design)
-        residuals = logs - np.linalg.solve(normal, right[..., None])[..., 0] @ design.T
-        weights = 1 / np.maximum(np.abs(residuals), 1e-3)
-    return residuals
 
 
 def _tell_b0(odd: NDArray[np.bool_], off: NDArray[np.float64]) -> list[Issue]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from bids_gmvae.acquisition import Acquisition, find_shells
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.modalities.base import Issue
+from bids_gmvae.modalities.dwi_directions import unexplained
 
 #: Least spread of the logarithm of mean signals within a shell that counts as natural.
 LEAST_SPREAD = 0.05
@@ -18,6 +19,9 @@ LEAST_DROP = 0.2
 #: This many volumes of similar b-values (by the factor) are not doubted as a whole because others
 #: are as dark: at the noise floor all b-values look alike.
 MANY, SIMILAR = 4, 1.25
+#: Volumes this far from what shell and direction explain are unlike their shell: in logarithms,
+#: and in robust standard deviations of the shell.
+FAR, MANY_SD = 0.3, 6.0
 #: More than this share of contradictions means that the table belongs to other volumes.
 WRONG_TABLE = 0.15
 
@@ -32,8 +36,8 @@ def check_labels(
 
     Signals fall with b. Two volumes contradict each other if the one with the clearly higher
     b-value is not darker; the volumes with most contradictions are taken out until none is left.
-    Volumes that differ from the rest of their shell are contradictions too. Only volumes of the
-    same echo time are compared.
+    Volumes that differ from the rest of their shell are contradictions too. What the direction
+    explains is taken off before, and only volumes of the same echo time are compared.
 
     Parameters
     ----------
@@ -56,7 +60,7 @@ def check_labels(
     wrong = np.zeros(len(bvals), dtype=bool)
     shells = _shells(acquisition, settings)
     for group in _same_echo_time(acquisition):
-        wrong |= _wrong(logs, bvals, shells, usable & group, settings.b0_threshold)
+        wrong |= _wrong(logs, acquisition, shells, usable & group, settings.b0_threshold)
     if not wrong.any():
         return []
 
@@ -90,19 +94,21 @@ def _same_echo_time(acquisition: Acquisition) -> list[NDArray[np.bool_]]:
 
 def _wrong(
     logs: NDArray[np.float64],
-    bvals: NDArray[np.float64],
+    acquisition: Acquisition,
     shells: NDArray[np.intp],
     usable: NDArray[np.bool_],
     b0_threshold: float,
 ) -> NDArray[np.bool_]:
+    bvals = acquisition.bvals.cpu().double().numpy()
     weighted = usable & (bvals > b0_threshold)
     if weighted.sum() < 3 or not (usable & ~weighted).any():
         return np.zeros(len(logs), dtype=bool)
+    logs = logs - unexplained(logs[None], acquisition, shells, weighted).direction[0]
     # From the brightest volume, because the b0 labels themselves may be wrong.
     decay = float(np.median((logs[usable].max() - logs[weighted]) / bvals[weighted]))
     spread = _spread(logs, shells, weighted)
     wrong = _contradicting(logs, bvals, usable, spread, decay, shells)
-    return wrong | _outlying(logs, shells, weighted & ~wrong)
+    return wrong | _outlying(logs, acquisition, shells, weighted & ~wrong)
 
 
 def _shells(acquisition: Acquisition, settings: ModelSettings) -> NDArray[np.intp]:
@@ -159,17 +165,15 @@ def _contradicting(
 
 
 def _outlying(
-    logs: NDArray[np.float64], shells: NDArray[np.intp], candidates: NDArray[np.bool_]
+    logs: NDArray[np.float64],
+    acquisition: Acquisition,
+    shells: NDArray[np.intp],
+    candidates: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    wrong = np.zeros(len(logs), dtype=bool)
-    for shell in np.unique(shells[candidates]):
-        members = candidates & (shells == shell)
-        if members.sum() <= MANY:
-            continue
-        distance = np.abs(logs - np.median(logs[members]))
-        scale = 1.4826 * float(np.median(distance[members]))
-        wrong |= members & (distance > max(6 * scale, 0.3))
-    return wrong
+    left = unexplained(logs[None], acquisition, shells, candidates)
+    enough = np.bincount(shells[candidates], minlength=shells.max() + 1)[shells] > MANY
+    far = np.abs(left.judged[0]) > np.maximum(FAR, MANY_SD * left.sd[0])
+    return candidates & enough & far
 
 
 def _describe(

@@ -9,6 +9,7 @@ import torch
 from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.modalities.dwi_brightness import check_brightness
+from bids_gmvae.modalities.dwi_labels import check_labels
 from tests.bids_tree import directions
 
 BVALS = np.array([*[0] * 6, *[1000] * 30, *[2000] * 30])
@@ -52,7 +53,26 @@ def test_a_single_volume_that_is_off_is_named_with_its_factor(means, factor):
     assert (b0.severity, b0.code) == ("warning", "b0_brightness")
     assert named(b0) == {3: pytest.approx(factor, rel=0.03)}
     assert (weighted.severity, weighted.code) == ("warning", "volume_brightness")
-    assert named(weighted) == {40: pytest.approx(factor, rel=0.03)}
+    assert named(weighted) == {40: pytest.approx(factor, rel=0.05)}
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("n_directions", [10, 30])
+def test_coherent_fibres_are_no_finding_however_dark_a_direction_is(seed, n_directions):
+    bvals = np.array([*[0] * 6, *[1000] * n_directions, *[3000] * n_directions])
+    rng = np.random.default_rng(seed)
+    fibres = rng.normal([0, 0, 2], 1, (3, 3))
+    fibres /= np.linalg.norm(fibres, axis=1, keepdims=True)
+    along = (directions(len(bvals)) @ fibres.T) ** 2
+    means = np.exp(-bvals[:, None] * (0.3e-3 + 1.5e-3 * along)) @ [500, 300, 200]
+    shell = means[bvals == 3000]
+    assert shell.max() > 3 * shell.min()
+    assert check(means, bvals=bvals) == []
+    acquisition = Acquisition(
+        bvals=torch.tensor(bvals, dtype=torch.float64),
+        bvecs=torch.from_numpy(directions(len(bvals))),
+    )
+    assert check_labels(means, acquisition, means > 0, ModelSettings()) == []
 
 
 def test_what_scanners_drift_by_is_no_finding(means):
