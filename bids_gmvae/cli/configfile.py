@@ -39,7 +39,7 @@ def read_config(path: Path, actions: Mapping[str, argparse.Action]) -> dict[str,
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"The configuration file {path} cannot be read: {error}.",
             "It must be TOML; the config.toml in the logs of an earlier run is an example.",

@@ -40,11 +40,10 @@ def complete_settings(settings: ModelSettings, fit: Fit | None) -> ModelSettings
             n_components=fit.settings.n_components,
         )
     if settings.prior_from is not None:
-        _, content = read_prior(settings.prior_from)
+        prior, content = read_prior(settings.prior_from)
         model = content["SignalModel"]
         _require_model(settings, model, f"The prior {settings.prior_from}", "--prior-from")
-        n_components = len(content["Components"])
-        settings = replace(settings, signal_model=(model,), n_components=n_components)
+        settings = replace(settings, signal_model=(model,), n_components=prior.n_components)
     if settings.posterior_samples and not get_estimator(settings.estimator).draws:
         raise InputError(
             "--posterior-samples asks for draws, but the estimator "

@@ -22,12 +22,12 @@ def read_plugin(path: Path) -> dict[str, Any]:
     InputError
         If the file is neither, or names no plugin.
     """
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else _read_yaml(text)
         name = content["plugin"]
         arguments = dict(content.get("plugin_args") or {})
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"The plugin file {path} cannot be used: {error!r}.",
             'It holds, as JSON or YAML, e.g. {"plugin": "Linear", "plugin_args": {}}.',

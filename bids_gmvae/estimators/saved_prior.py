@@ -71,8 +71,9 @@ def prior_from_content(content: Mapping[str, Any]) -> GaussianMixturePrior:
     named = {key: value for key, value in content.items() if key != "Checksum"}
     if content.get("Checksum") != _checksum(named):
         raise InputError("It was changed after it was written: the checksum differs.", HINT)
-    name = content["SignalModel"]
-    if name not in SIGNAL_MODELS or content["Latents"] != latents_of(get_signal_model(name)):
+    name = content.get("SignalModel")
+    known = name in [*SIGNAL_MODELS]  # whatever stands there, it need not have a hash
+    if not known or content.get("Latents") != latents_of(get_signal_model(str(name))):
         raise InputError(
             f"Its signal model {name} is not defined as in this version of bids_gmvae.",
             "Learn the prior again with this version.",
@@ -87,9 +88,9 @@ def prior_from_content(content: Mapping[str, Any]) -> GaussianMixturePrior:
                 for part in fields(GaussianMixturePrior)
             }
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"It holds no mixture ({error!r}).", HINT) from error
-    if not _is_proper(prior, len(content["Latents"])):
+    if prior.weights.ndim != 1 or not _is_proper(prior, len(content["Latents"])):
         raise InputError("Its weights, means and covariances are no mixture of normals.", HINT)
     return prior
 
@@ -106,7 +107,7 @@ def read_prior(path: Path) -> tuple[GaussianMixturePrior, dict[str, Any]]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"The prior {path} does not exist.", "Check --prior-from.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no prior: it is not JSON ({error}).", HINT) from error
     if not isinstance(content, dict) or "Prior" not in content:
         raise InputError(f"{path} is no prior.", HINT)

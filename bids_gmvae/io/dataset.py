@@ -174,12 +174,12 @@ def _source(root: Path, out_dir: Path) -> dict[str, str]:
         own = json.loads((root / "dataset_description.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return source  # discovery has already told the user about it
-    if own.get("DatasetDOI"):
-        source["DOI"] = own["DatasetDOI"]
-    generators = own.get("GeneratedBy") or [{}]
-    if generators[0].get("Version"):
-        source["Version"] = generators[0]["Version"]
-    return source
+    generators = own.get("GeneratedBy")
+    generator = generators[0] if isinstance(generators, list) and generators else {}
+    version = generator.get("Version") if isinstance(generator, dict) else None
+    # Others' descriptions hold whatever they hold; ours shall be valid.
+    said = {"DOI": own.get("DatasetDOI"), "Version": version}
+    return source | {key: text for key, text in said.items() if text and isinstance(text, str)}
 
 
 def _read_description(path: Path) -> dict[str, Any]:

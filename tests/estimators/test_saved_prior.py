@@ -89,6 +89,9 @@ def changed(content, *keys, value):
         (("Prior", "covariances", 0, 0, 1), 5.0, "no mixture of normals"),
         (("Prior", "means", 0), [0.0], "holds no mixture"),
         (("Prior", "weights"), "much", "holds no mixture"),
+        (("Prior", "weights"), 1.0, "no mixture of normals"),
+        (("Prior", "means", 0, 0), 10**400, "holds no mixture"),
+        (("SignalModel",), ["msdki"], "is not defined as in this version"),
         (("Latents", 0, "Center"), 1.0, "is not defined as in this version"),
         (("SignalModel",), "nosuch", "is not defined as in this version"),
         (("Format",), 99, "has the format 99, this version reads 1"),
@@ -109,7 +112,7 @@ def test_any_change_is_noticed(content, tmp_path):
             read_prior(path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "{}", "\x00"])
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "{}", "\x00", "[" * 10**5])
 def test_other_files_are_refused(tmp_path, text):
     path = tmp_path / "other.json"
     path.write_text(text)

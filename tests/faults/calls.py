@@ -1,26 +1,14 @@
-"""Bad datasets, options, settings and fits."""
+"""Bad datasets, options and settings."""
 
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
-import zipfile
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
-import torch
-
-from bids_gmvae.acquisition import Acquisition
-from bids_gmvae.config import ModelSettings
-from bids_gmvae.estimators import Measurements, get_estimator
-from bids_gmvae.estimators.saved_fit import SavedFit
 from bids_gmvae.exceptions import ExitCode
-from bids_gmvae.signal_models import get_signal_model
 from tests.bids_tree import RAW
 from tests.faults.bench import Case, Place
-from tests.tiny import BVALS
 
 BAD_LINE, NONE, NO_SPACE = (
     ExitCode.BAD_COMMAND_LINE, ExitCode.NOTHING_ELIGIBLE, ExitCode.NO_SPACE,
@@ -70,95 +58,10 @@ def renamed(name: str) -> Callable[[Place], None]:
     return spoil
 
 
-def saved_fit(place: Place, **changes: object) -> list[object]:
-    """Copy the fit of the good run with another header."""
-    saved = SavedFit.read(fit_of(place))
-    path = place.root / "fit.pt"
-    replace(saved, header={**saved.header, **changes}).write(path)
-    return ["--reuse-fit", path]
-
-
-def fit_learnt_with(
-    estimator: str, scheme: Callable[[Acquisition], Acquisition], **settings: object
-) -> Callable[[Place], list[object]]:
-    """Give what learns a fit of the good run's model, from signals of another scheme."""
-
-    def spoil(place: Place) -> list[object]:
-        model = get_signal_model("msdki")
-        bvals = torch.from_numpy(BVALS)
-        acquisition = scheme(Acquisition(bvals=bvals))
-        tissue = model.to_physical(torch.tensor([[-0.5, 0.0], [0.5, 0.0]]).double())
-        signals = 1000 * model(tissue.repeat(20, 1), acquisition)
-        noise = 30 * torch.randn(signals.shape, generator=torch.Generator().manual_seed(0))
-        run = Measurements((signals + noise).abs(), torch.full((40,), 30.0).double(), acquisition)
-        chosen = ModelSettings(n_epochs=1, n_components=2, **settings)  # type: ignore[arg-type]
-        path = place.root / "fit.pt"
-        get_estimator(estimator)(model, chosen).fit(run).save(path)
-        return ["--reuse-fit", path]
-
-    return spoil
-
-
-def stronger(acquisition: Acquisition) -> Acquisition:
-    return Acquisition(bvals=1.5 * acquisition.bvals)
-
-
-def reversed_order(acquisition: Acquisition) -> Acquisition:
-    return Acquisition(bvals=acquisition.bvals.flip(0))
-
-
-def changed_tensor(place: Place) -> list[object]:
-    """Change one bit of a learnt number within the archive, which torch reads all the same."""
-    _, path = fit_learnt_with("gmvae", lambda same: same)(place)
-    assert isinstance(path, Path)
-    number = SavedFit.read(path).state["means"][0, 0].numpy().tobytes()
-    content = path.read_bytes()
-    assert content.count(number) == 1
-    other = bytes([*number[:-2], number[-2] ^ 1, number[-1]])
-    path.write_bytes(content.replace(number, other))
-    return ["--reuse-fit", path]
-
-
-def other_latents(place: Place) -> list[object]:
-    latents = [dict(item) for item in SavedFit.read(fit_of(place)).header["latents"]]
-    latents[0]["Upper"] *= 2
-    return saved_fit(place, latents=latents, version="9.9.9")
-
-
-def fit_of(place: Place) -> Path:
-    return next((place.root.parent / "clean/out/sub-01/dwi").glob("*_fit.pt"))
-
-
-class Malicious:
-    """What runs code when it is unpickled."""
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return exec, ("raise SystemExit('code of a fit was run')",)
-
-
-def pickled_fit(place: Place) -> list[object]:
-    path = place.root / "fit.pt"
-    path.write_bytes(pickle.dumps({"header": Malicious(), "state": {}}))
-    return ["--reuse-fit", path]
-
-
-def fit_with_code(place: Place) -> list[object]:
-    path = place.root / "fit.pt"
-    torch.save({"header": Malicious(), "state": {}}, path)
-    return ["--reuse-fit", path]
-
-
-def cut_fit(place: Place) -> list[object]:
-    path = place.root / "fit.pt"
-    path.write_bytes(fit_of(place).read_bytes()[:-200])
-    return ["--reuse-fit", path]
-
-
-def fit_that_escapes(place: Place) -> list[object]:
-    path = place.root / "fit.pt"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("../../escaped.txt", "out of the folder")
-    return ["--reuse-fit", path]
+def plugin_of_bytes(place: Place) -> list[object]:
+    path = place.root / "plugin.yml"
+    path.write_bytes(b"\xff\xfe\x00")
+    return ["--use-plugin", path]
 
 
 def file_as_work_dir(place: Place) -> list[object]:
@@ -389,63 +292,28 @@ CASES = [
         option("--use-plugin", "plugin.yml", "[1, 2"),
         maps=True,
     ),
+    Case(
+        "a plugin file of bytes",
+        "plugin.yml cannot be used: UnicodeDecodeError",
+        plugin_of_bytes,
+        maps=True,
+    ),
+    Case(
+        "a plugin file with code",
+        "plugin.yml cannot be used.*os.system",
+        option("--use-plugin", "plugin.yml", "!!python/object/apply:os.system ['touch pwned']"),
+        maps=True,
+    ),
+    Case(
+        "a config file nested without end",
+        "settings.toml cannot be read",
+        option("--config-file", "settings.toml", "a = " + "[" * 10**5),
+    ),
+    Case(
+        "a filter that climbs",
+        "bids/sub-02: no diffusion series",
+        option("--bids-filter-file", "filter.json", '{"dwi": {"subject": "../../etc"}}'),
+        code=NONE,
+    ),
     Case("a broken index", "index must hold an index of pybids", another_index),
-    Case("a fit that is text", "fit.pt is not a fit", option("--reuse-fit", "fit.pt", "weights")),
-    Case("a fit that is cut off", "fit.pt is not a fit", cut_fit),
-    Case("a fit with code, pickled", "fit.pt is not a fit", pickled_fit),
-    Case("a fit with code, archived", "fit.pt is not a fit", fit_with_code),
-    Case("a fit whose archive climbs", "fit.pt is not a fit", fit_that_escapes),
-    Case("a fit of another format", "fit.pt has fit format 99", lambda p: saved_fit(p, format=99)),
-    Case(
-        "a fit of another version, with other bounds",
-        "fit.pt, which version 9.9.9 .* cannot .* msdki has other parameters",
-        other_latents,
-    ),
-    Case("a fit with a changed number", "fit.pt was changed after", changed_tensor),
-    Case(
-        "a network's fit of other b-values",
-        "fit.pt cannot .* 8 x 1500, 8 x 3000 .* 8 x 1000, 8 x 2000",
-        fit_learnt_with("mlp", stronger),
-    ),
-    Case(
-        "a network's fit of another order",
-        "fit.pt cannot be applied to .*another order",
-        fit_learnt_with("mlp", reversed_order),
-    ),
-    Case(
-        "a recognition network of other b-values",
-        "fit.pt cannot .* 8 x 1500, 8 x 3000 .* 8 x 1000, 8 x 2000",
-        fit_learnt_with("gmvae", stronger, recognition="network"),
-    ),
-    Case(
-        "a prior's fit of other b-values",
-        "fit.pt was learnt with .* 8 x 1500, 8 x 3000 .* 8 x 1000, 8 x 2000",
-        fit_learnt_with("gmvae", stronger),
-        code=ExitCode.OK,
-    ),
-    Case(
-        "a fit of an unknown estimator",
-        "fit.pt, .* cannot be used by .*oracle",
-        lambda p: saved_fit(p, estimator="oracle"),
-    ),
-    Case(
-        "a fit of an unknown model",
-        "fit.pt, .* cannot be used by .*tensor",
-        lambda p: saved_fit(p, signal_model="tensor"),
-    ),
-    Case(
-        "a fit with unknown settings",
-        "fit.pt, .* cannot be used by .*signal_model",
-        lambda p: saved_fit(p, settings={"colour": "red"}),
-    ),
-    Case(
-        "a fit of another estimator's tensors",
-        "fit.pt, .* cannot be used by .*weights",
-        lambda p: saved_fit(p, estimator="gmvae"),
-    ),
-    Case(
-        "a fit of another model",
-        "fit.pt is for the signal model msdki",
-        lambda p: [*saved_fit(p), "--signal-model", "ball_stick"],
-    ),
 ]

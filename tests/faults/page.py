@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from bids_gmvae.exceptions import ExitCode
-from tests.faults import calls, images, tables
+from tests.faults import calls, fits, images, tables
 from tests.faults.bench import Bench, Case
 
 PAGE = Path(__file__).parents[2] / "docs/reference/bad_input.md"
@@ -17,7 +17,8 @@ PAGE = Path(__file__).parents[2] / "docs/reference/bad_input.md"
 PARTS = {
     "Images and masks": images.CASES,
     "Gradient tables and sidecars": tables.CASES,
-    "Datasets, options and fits": calls.CASES,
+    "Datasets and options": calls.CASES,
+    "Fits and priors": fits.CASES,
 }
 CASES = [case for cases in PARTS.values() for case in cases]
 

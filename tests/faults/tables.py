@@ -161,6 +161,7 @@ CASES = [
         f"{BVEC}.*rows of equal length.*19 and 20",
     ),
     in_file(".bvec", "one direction too few", text_of(BVECS.T[:, 1:]), f"20 and .*{BVEC} has 19"),
+    in_file(".bvec", "directions with commas", text_of(BVECS.T).replace(" ", ", "), f"{BVEC}.*,'"),
     in_file(".bvec", "a direction nan", with_vector(5, [np.nan] * 3), f"{BVEC}.*volume 5"),
     in_file(".bvec", "no direction at b > 0", with_vector(9, [0] * 3), f"{BVEC}.*volume 9"),
     in_file(".bvec", "a direction of length 3", with_vector(9, BVECS[9] * 3), f"{BVEC}.*length 3"),

@@ -155,6 +155,9 @@ def mapped(tmp_path_factory):
     place.bids.joinpath(f"{run('bigEndian')}.gz").unlink()
     place.bids.joinpath(run("bigEndian")).write_bytes(STORED["bigEndian"])
     annexed(place.bids / "sub-sform/dwi", place.bids)
+    place.bids.joinpath("sub-qform/dwi/sub-qform_dwi.json").unlink()
+    mask = place.bids / "derivatives/masks/sub-qform/dwi/sub-qform_desc-brain_mask.nii.gz"
+    nb.save(nb.Nifti1Image(0.1 + 0.8 * np.asarray(MASK.dataobj), AFFINE), mask)
     map_without_figures(parse_args(place.arguments("--signal-model", "ball_stick")))
     return place.out
 
@@ -220,11 +223,28 @@ def in_world(vectors, affine):
     return vectors @ (affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)).T
 
 
-def test_neither_names_of_folders_nor_links_to_them_change_a_byte(tmp_path):
+#: Files that name others, and mistake what BIDS says about their content.
+CLIMBING = {
+    "participants.tsv": "participant_id\n../../escaped\nsub-../../escaped\n",
+    "dataset_description.json": {**RAW, "GeneratedBy": "me", "DatasetDOI": ["../.."]},
+    "sub-01/dwi/sub-01_dwi.json": {
+        "EchoTime": 0.08,
+        "subject": "../../escaped",
+        "run": "../escaped",
+        "suffix": "bold",
+        "IntendedFor": ["../../../../etc/passwd"],
+        "Sources": ["bids::../../../../etc/passwd"],
+        "SpatialReference": "../../escaped.nii.gz",
+    },
+}
+
+
+def test_neither_names_of_folders_nor_what_files_say_of_others_changes_a_byte(tmp_path):
     bench = Bench(tmp_path / "bench")
     odd = tmp_path / """.it's "größe" $(touch pwned) `touch pwned` -x; 100% & <b>\\n"""
     place = Place(odd / "links")
     shutil.copytree(bench.clean.bids, odd / "real bids")
+    write_tree(odd / "real bids", CLIMBING)
     (odd / "real out").mkdir()
     place.root.mkdir()
     place.bids.symlink_to("../real bids")
@@ -243,4 +263,5 @@ def test_neither_names_of_folders_nor_links_to_them_change_a_byte(tmp_path):
     assert sum(name.endswith(".nii.gz") for name in expected) > 8
     page = (place.out / "sub-01.html").read_text(encoding="utf-8")
     assert "& <b>" not in page
-    assert not [*tmp_path.rglob("pwned"), *ROOT.glob("pwned")]
+    made = [*tmp_path.rglob("*"), *ROOT.iterdir(), *ROOT.parent.iterdir()]
+    assert not [path for path in made if path.name.startswith(("pwned", "escaped"))]
