@@ -78,11 +78,14 @@ descriptor: $(STAMP) ## write boutiques.json and its page anew, after a change o
 golden: $(STAMP) ## write tests/golden/statistics.tsv anew, after a change of estimates that is meant
 	$(BIN)/python -m tests.golden.update
 
+# pip freeze knows no markers: those of pyproject.toml are put behind their packages.
 lock: ## resolve requirements.lock anew, in a scratch environment
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --editable ".[dev]" hatchling editables
+	sed -nE 's/^ *"([A-Za-z0-9_.-]+)[<>=~!][^";]*(; [^"]*)".*/s|^\1==.*|\&\2|/p' pyproject.toml \
+		> build/markers.sed
 	{ grep '^#' requirements.lock; build/lock/bin/python -m pip freeze --exclude-editable \
-		| sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > build/requirements.lock
+		| sed -E -e 's/^(torch==[0-9.]+)\+.*/\1/' -f build/markers.sed; } > build/requirements.lock
 	mv build/requirements.lock requirements.lock
 
 image: ## container image for CPUs
