@@ -169,12 +169,15 @@ def _methods(sample: Sample) -> dict[str, ParameterPosterior]:
     default, three = (
         GMVAE(sample.model, ModelSettings(n_components=n)).fit(sample.run) for n in (10, 3)
     )
-    return {
-        "lsq": estimate("lsq", sample),
-        "gmvae": default.posterior(sample.run),
-        REFERENCE: _narrow(default).posterior(sample.run),
-        f"{REFERENCE}, K = 3": _narrow(three).posterior(sample.run),
+    fits = {
+        "gmvae": default,
+        REFERENCE: _narrow(default),
+        f"{REFERENCE}, K = 3": _narrow(three),
     }
+    methods = {"lsq": estimate("lsq", sample)}
+    for name, fit in fits.items():
+        methods[name] = fit.posterior(sample.run, with_quantiles=True)
+    return methods
 
 
 def _narrow(fit: GMVAEFit) -> GMVAEFit:
