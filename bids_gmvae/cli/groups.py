@@ -318,7 +318,8 @@ def add_run(group: OptionGroup) -> None:
     group.add(
         "--stall-timeout",
         metavar="MINUTES",
-        type=options.number(float, at_least=0),
+        # More would be too much for the clock of the system.
+        type=options.number(float, at_least=0, below=1e6),
         help="end processes that neither compute, read nor write for so long; 0: never",
     )
     group.flag("--sloppy", help="fast and inaccurate, for trials; marked in every output")

@@ -55,7 +55,7 @@ def test_a_child_that_stands_still_is_told_and_then_ended(caplog, monkeypatch):
 
 
 def test_a_child_that_computes_for_long_is_left_alone():
-    run_in_child(compute, 4, execution=IMPATIENT)
+    run_in_child(compute, 3, execution=IMPATIENT)
 
 
 def test_no_child_is_ended_if_there_is_no_limit():

@@ -95,8 +95,25 @@ def test_a_worker_killed_for_its_memory_is_told_and_its_work_repeated(mapped, tm
     for worker in workers_of(process):
         worker.kill()
     said = end_of(process)
-    assert process.returncode in (ExitCode.RUN_FAILED, ExitCode.INTERNAL), said
+    assert process.returncode == ExitCode.RUN_FAILED, said
     assert "A worker process was killed, most likely because memory ran out." in said
+    assert "Traceback" not in said
+    code, said = finish(command(root / "bids", tmp_path))
+    assert code == ExitCode.OK, said
+    assert contents(tmp_path / "out") == contents(root / "out")
+
+
+def test_workers_that_stand_still_are_told_and_ended_and_their_work_repeated(mapped, tmp_path):
+    root, _ = mapped
+    process = start(command(root / "bids", tmp_path, "--stall-timeout", "0.05"))
+    when(process, lambda: list(tmp_path.glob("work/gmvae_wf/sub_*_wf/fit_*/fit/_0x*.json")))
+    for worker in workers_of(process):
+        worker.suspend()
+    said = end_of(process)
+    assert process.returncode == ExitCode.RUN_FAILED, said
+    assert re.search(r"sub-0\d: fitting.* stands still: for 0 seconds, no processor time", said)
+    assert re.search(r"sub-0\d: fitting.* stands still: for 3 seconds, .* are ended", said)
+    assert re.search(r"sub-0\d .*It stood still, and was ended: it used no processor time", said)
     assert "Traceback" not in said
     code, said = finish(command(root / "bids", tmp_path))
     assert code == ExitCode.OK, said
@@ -125,6 +142,23 @@ def test_two_processes_on_one_output_do_each_other_no_harm(mapped, tmp_path):
         assert process.returncode == ExitCode.OK, said
     assert contents(tmp_path / "out") == contents(root / "out")
     assert validate(tmp_path / "out") == []
+
+
+def test_group_calls_beside_each_other_and_a_participant_call_give_the_same(mapped, tmp_path):
+    root, _ = mapped
+    shutil.copytree(root / "out", tmp_path / "out")
+    mapping = command(root / "bids", tmp_path)
+    group = ["group" if argument == "participant" else argument for argument in mapping]
+    for process in [start(call) for call in (mapping, group, group)]:
+        said = end_of(process)
+        assert process.returncode == ExitCode.OK, said
+    together = contents(tmp_path / "out")
+    code, said = finish(group)
+    assert code == ExitCode.OK, said
+    assert contents(tmp_path / "out") == together
+    assert validate(tmp_path / "out") == []
+    # Else there would be no table to be wrong.
+    assert together.keys() - contents(root / "out").keys() >= {"group.html"}
 
 
 def test_the_second_of_two_processes_in_one_work_directory_is_refused(mapped, tmp_path):
