@@ -13,6 +13,7 @@ from bids_gmvae.acquisition import Acquisition, find_shells
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.modalities.base import Issue
 from bids_gmvae.modalities.dwi_brightness import check_brightness
+from bids_gmvae.modalities.dwi_floor import check_floor, late_volumes
 from bids_gmvae.modalities.dwi_gradients import check_gradients
 from bids_gmvae.modalities.dwi_labels import check_labels
 
@@ -62,7 +63,8 @@ def check_data(
     bvals = acquisition.bvals.cpu().double().numpy()
     weighted = bvals > settings.b0_threshold
     early = _early_shell(acquisition, settings)
-    seen = _look(signals, mask, weighted, early)
+    late = late_volumes(bvals, early, settings.max_b)
+    seen = _look(signals, mask, weighted, early, late)
     issues = _check_finite(np.isnan(seen.means), seen.bad_somewhere)
     issues += _check_constant(seen.constant, seen.means)
     issues += _check_zeros(seen.n_zero, int(weighted.sum()))
@@ -71,6 +73,15 @@ def check_data(
     issues += labels
     if not labels:  # else they say why
         issues += [*_check_dark(seen.b0), *_check_water(seen, bvals[early])]
+        if late.any():
+            issues += check_floor(
+                seen.b0,
+                seen.early,
+                seen.late,
+                seen.late_sd,
+                bvals[early].mean(),
+                bvals[late].min(),
+            )
         if usable.all():
             issues += check_brightness(
                 seen.means, seen.slice_means, seen.slice_sizes, acquisition, settings
@@ -101,8 +112,11 @@ class _Seen:
         Of the finite values of the mask; 0 in slices without any.
     slice_sizes : array of int, shape (n_slices,)
         Voxels of the mask in each slice.
-    b0, early : array of shape (n_voxels,)
-        Mean of the b0 images and of the chosen shell; NaN where a value is not finite.
+    b0, early, late : array of shape (n_voxels,)
+        Mean of the b0 images, and of chosen volumes of low and of high b-value; NaN where a value
+        is not finite.
+    late_sd : array of shape (n_voxels,)
+        Standard deviation of those of high b-value.
     """
 
     means: NDArray[np.float64]
@@ -113,6 +127,8 @@ class _Seen:
     slice_sizes: NDArray[np.intp]
     b0: NDArray[np.float64]
     early: NDArray[np.float64]
+    late: NDArray[np.float64]
+    late_sd: NDArray[np.float64]
 
 
 def _early_shell(acquisition: Acquisition, settings: ModelSettings) -> NDArray[np.bool_]:
@@ -136,12 +152,13 @@ def _look(
     mask: NDArray[np.bool_],
     weighted: NDArray[np.bool_],
     early: NDArray[np.bool_],
+    late: NDArray[np.bool_],
 ) -> _Seen:
     n_voxels, n_volumes = signals.shape
     slices = np.nonzero(mask)[2]
     slice_sizes = np.bincount(slices, minlength=mask.shape[2])
     slice_sums = np.zeros((mask.shape[2], n_volumes))
-    b0, first_shell = np.full((2, n_voxels), np.nan)
+    b0, early_mean, late_mean, late_sd = np.full((4, n_voxels), np.nan)
     total, count = np.zeros(n_volumes), np.zeros(n_volumes, dtype=np.intp)
     lowest, highest = np.full(n_volumes, np.inf), np.full(n_volumes, -np.inf)
     bad_somewhere = np.zeros(n_voxels, dtype=bool)
@@ -154,9 +171,11 @@ def _look(
         n_zero[rows] = ((values <= 0) & weighted).sum(axis=1)
         belongs = slices[rows] == np.arange(mask.shape[2])[:, None]
         slice_sums += belongs.astype(np.float32) @ np.where(finite, values, 0)
-        for chosen, voxels in ((~weighted, b0), (early, first_shell)):
+        for chosen, voxels in ((~weighted, b0), (early, early_mean), (late, late_mean)):
             if chosen.any():
                 voxels[rows] = values[:, chosen].mean(axis=1, dtype=np.float64)
+        if late.any():
+            late_sd[rows] = values[:, late].std(axis=1, ddof=1)
         total += values.sum(axis=0, dtype=np.float64, where=finite)
         count += finite.sum(axis=0)
         lowest = np.minimum(lowest, values.min(axis=0, initial=np.inf, where=finite))
@@ -164,7 +183,8 @@ def _look(
     means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     constant = (lowest == highest) & (n_voxels > 1)
     slice_means = slice_sums / np.maximum(slice_sizes, 1)[:, None]
-    return _Seen(means, constant, bad_somewhere, n_zero, slice_means, slice_sizes, b0, first_shell)
+    of_voxels = b0, early_mean, late_mean, late_sd
+    return _Seen(means, constant, bad_somewhere, n_zero, slice_means, slice_sizes, *of_voxels)
 
 
 def _check_finite(whole: NDArray[np.bool_], bad_somewhere: NDArray[np.bool_]) -> list[Issue]:

@@ -253,22 +253,47 @@ def test_slices_that_lost_signal_are_named_and_many_are_a_warning(spoilt, tmp_pa
     assert warnings(spoilt.measure(tmp_path)) == ["slices_lost"]
 
 
-def test_a_raised_floor_is_seen_in_the_residuals_if_it_is_twice_the_noise(spoilt, tmp_path):
-    clean = spoilt.images.copy()
-    spoilt.images = clean + np.float32(2 * SIGMA)
-    (result,) = estimate(spoilt.measure(tmp_path))
-    assert report(result).startswith("Residuals are 1.3")
-    spoilt.images = clean + np.float32(SIGMA)
+@pytest.mark.parametrize("constant", [0.5, 1])
+def test_a_constant_as_small_as_half_the_noise_is_seen_in_the_fluid(spoilt, tmp_path, constant):
+    spoilt.images += np.float32(constant * SIGMA)
     run = spoilt.measure(tmp_path)
     (result,) = estimate(run)
-    assert run.info["issues"] == findings(result) == []
+    assert warnings(run) == ["noise_floor"]
+    assert findings(result) == []
+
+
+def test_less_noise_above_the_same_floor_is_seen_in_the_fluid(spoilt, truth, tmp_path):
+    # As do filters, averages of magnitudes lower the noise and leave its mean.
+    spoilt.images = np.mean([Scan(seed).images for seed in range(4)], axis=0)
+    run = spoilt.measure(tmp_path)
+    (result,) = estimate(run)
+    assert warnings(run) == ["noise_floor"]
+    ratio = result.posterior.std[:, 1].median() / truth.posterior.std[:, 1].median()
+    assert ratio < 0.6
+
+
+def sum_of_squares(images, n_coils):
+    """Add the noise of more coils, in which there is no signal."""
+    channels = np.random.default_rng(0).chisquare(2 * n_coils - 2, images.shape)
+    return np.sqrt(images**2 + SIGMA**2 * channels).astype(np.float32)
+
+
+@pytest.mark.parametrize("n_coils", [2, 8])
+def test_the_sum_of_squares_of_coils_is_seen_in_the_fluid(spoilt, tmp_path, n_coils):
+    spoilt.images = sum_of_squares(spoilt.images, n_coils)
+    assert warnings(spoilt.measure(tmp_path)) == ["noise_floor"]
+
+
+def test_a_floor_is_seen_in_the_residuals_if_it_is_twice_the_noise(spoilt, tmp_path):
+    spoilt.images += np.float32(2 * SIGMA)
+    (result,) = estimate(spoilt.measure(tmp_path))
+    assert report(result).startswith("Residuals are 1.3")
 
 
 @pytest.mark.parametrize(("n_coils", "seen"), [(8, True), (2, False)])
 def test_the_sum_of_squares_of_many_coils_is_seen_in_the_residuals(
     spoilt, tmp_path, n_coils, seen
 ):
-    channels = np.random.default_rng(0).chisquare(2 * n_coils - 2, spoilt.images.shape)
-    spoilt.images = np.sqrt(spoilt.images**2 + SIGMA**2 * channels).astype(np.float32)
+    spoilt.images = sum_of_squares(spoilt.images, n_coils)
     (result,) = estimate(spoilt.measure(tmp_path))
     assert ("Residuals are" in report(result)) == seen
