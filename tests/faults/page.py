@@ -36,6 +36,20 @@ runs are mapped, those that can be are, and the exit code is {ExitCode.RUN_FAILE
 """
 
 
+UNUSUAL = """\
+## Unusual, yet valid
+
+None of this changes a voxel of the maps (`tests/faults/test_unusual_input.py`): integers with any
+slope and intercept, other data types, big-endian files, NIfTI-2, `.nii` for `.nii.gz`, gzip files
+of several members; sform or qform alone; masks of numbers other than 0 and 1; tables with tabs,
+Windows line ends, blank lines or exponents; sidecars with a byte order mark, or none at all;
+content that links lead to, as git-annex keeps it; linked folders, and folders whose names hold
+blanks, quotes, letters beyond ASCII, a leading dot or what a shell would run; files that name
+other files or participants. Flipped or exchanged axes, with the table that belongs to them, give
+the same maps in world coordinates.
+"""
+
+
 def row_of(case: Case, code: int, sentence: str) -> str:
     """Write what became of a case as a row of its table."""
     found = "mapping" if case.maps else "plan"
@@ -64,7 +78,7 @@ def write_page(bench: Bench) -> None:
             rows.append(row_of(case, result.code, " / ".join(result.about(case.says))))
             print(rows[-1], flush=True)
         parts.append("\n".join(rows) + "\n")
-    PAGE.write_text("\n".join(parts), encoding="utf-8")
+    PAGE.write_text("\n".join([*parts, UNUSUAL]), encoding="utf-8")
 
 
 if __name__ == "__main__":
