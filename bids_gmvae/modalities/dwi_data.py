@@ -171,11 +171,12 @@ def _look(
         n_zero[rows] = ((values <= 0) & weighted).sum(axis=1)
         belongs = slices[rows] == np.arange(mask.shape[2])[:, None]
         slice_sums += belongs.astype(np.float32) @ np.where(finite, values, 0)
-        for chosen, voxels in ((~weighted, b0), (early, early_mean), (late, late_mean)):
+        for chosen, voxels in ((~weighted, b0), (early, early_mean)):
             if chosen.any():
                 voxels[rows] = values[:, chosen].mean(axis=1, dtype=np.float64)
         if late.any():
-            late_sd[rows] = values[:, late].std(axis=1, ddof=1)
+            part = values[:, late]
+            late_mean[rows], late_sd[rows] = part.mean(axis=1), part.std(axis=1, ddof=1)
         total += values.sum(axis=0, dtype=np.float64, where=finite)
         count += finite.sum(axis=0)
         lowest = np.minimum(lowest, values.min(axis=0, initial=np.inf, where=finite))

@@ -19,6 +19,8 @@ FLUID, WATER = 2.8e-3, 3e-3
 #: Signal of fluid at the lower b-value, relative to none, that leaves no doubt that it decays.
 DECAYED = 0.5
 FEWEST_VOLUMES, FEWEST_VOXELS = 6, 20
+#: About as many volumes are enough, and cost less than all.
+ENOUGH_VOLUMES = 64
 #: Volumes from this share of the highest b-value on are looked at, if it is so many times the
 #: lower b-value.
 HIGHEST, APART = 0.75, 1.5
@@ -29,7 +31,7 @@ MUCH = 0.02
 def late_volumes(
     bvals: NDArray[np.float64], early: NDArray[np.bool_], max_b: float | None
 ) -> NDArray[np.bool_]:
-    """Choose the volumes in which fluid has no signal left, (n_volumes,); none if too few.
+    """Choose volumes in which fluid has no signal left.
 
     Parameters
     ----------
@@ -39,13 +41,20 @@ def late_volumes(
         The shell in which fluid still has signal; may be empty.
     max_b : float, optional
         Volumes of higher b-values are not used for maps.
+
+    Returns
+    -------
+    array of bool, shape (n_volumes,)
+        Enough of them; none if there are too few.
     """
+    late = np.zeros(len(bvals), dtype=bool)
     used = bvals <= (np.inf if max_b is None else max_b)
-    if not (early & used).any():
-        return np.zeros(len(bvals), dtype=bool)
-    least = max(HIGHEST * bvals[used].max(), APART * bvals[early].mean())
-    late = used & (bvals >= least)
-    return late & (late.sum() >= FEWEST_VOLUMES)
+    if (early & used).any():
+        least = max(HIGHEST * bvals[used].max(), APART * bvals[early].mean())
+        found = np.flatnonzero(used & (bvals >= least))
+        if len(found) >= FEWEST_VOLUMES:
+            late[found[:: math.ceil(len(found) / ENOUGH_VOLUMES)]] = True
+    return late
 
 
 def check_floor(

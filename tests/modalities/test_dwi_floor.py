@@ -13,7 +13,7 @@ SNR = 30.0
 
 
 def signals(n_fluid=60, tissue=0.0, n_coils=1):
-    """Magnitudes with noise of sd 1: fluid with a share of tissue, then twice as many of tissue."""
+    """Magnitudes with noise of sd 1: fluid with a share of tissue, then tissue."""
     rng = np.random.default_rng(0)
     brain = np.exp(-BVALS * 0.6e-3)
     fluid = 1.8 * ((1 - tissue) * np.exp(-BVALS * 3e-3) + tissue * brain)
@@ -90,3 +90,5 @@ def test_late_volumes_are_those_that_maps_use():
     assert not late_volumes(BVALS, EARLY, 2000.0).any()
     assert not late_volumes(BVALS, np.zeros_like(EARLY), None).any()
     assert not late_volumes(BVALS[:41], EARLY[:41], None).any()
+    many = np.repeat([0.0, 1000, 3000], [6, 30, 160])
+    assert late_volumes(many, many == 1000, None).sum() == 54
