@@ -34,6 +34,9 @@ RECIPES = [
 #: The app's name on a command line, in or out of a container.
 APP = re.compile(r"(?:^|[\s/(`])(bids-gmvae(?:-simulate)?|bids_gmvae(?::\w+|\.sif))\s+(.+)")
 
+#: Options of container engines and of QSIPrep.
+OF_OTHERS = {"--gpus", "--nv", "--read-only", "--userns", "--no-b0-harmonization"}
+
 #: Followed by something else than arguments: building, naming and talking about the app.
 NOT_A_CALL = re.compile(
     r"\{participant|\[options\]|…|docker (?:build|tag)|apptainer build|docker-daemon"
