@@ -134,6 +134,15 @@ class TestLabels:
         (issue,) = self.check([0, *[1000] * 12], [1000] * 12 + [0])
         assert issue.severity == "error"
 
+    @pytest.mark.parametrize("seed", range(8))
+    def test_coherent_fibres_do_not_contradict_the_table(self, seed):
+        bvals = np.repeat([0, 1000, 2000, 3000], [2, 10, 10, 10])
+        fibre = np.random.default_rng(seed).normal([0, 0, 2], 1)
+        along = (directions(len(bvals)) @ fibre / np.linalg.norm(fibre)) ** 2
+        means = np.exp(-bvals * (0.3e-3 + 1.2e-3 * along))
+        usable = np.ones(len(bvals), dtype=bool)
+        assert check_labels(means, acquisition_of(bvals), usable, SETTINGS) == []
+
     def test_volumes_are_compared_within_their_echo_time(self):
         bvals = np.array([0, 1000, 1000, 1000, 1000] * 2)
         times = torch.tensor([0.06] * 5 + [0.2] * 5)
