@@ -262,6 +262,12 @@ class TestRealData:
         (issue,) = check_data(rows, mask, acquisition, SETTINGS, **options)
         assert "(8.6%) are 0 in some weighted volumes" in issue.text
 
+    def test_three_counts_more_are_a_floor_that_fluid_shows(self, real_data, tmp_path):
+        rows, mask, acquisition, size = real_run(real_data, "01_cfin_multishell_brain", tmp_path)
+        options = {"directional": False, "voxel_size": size}
+        issues = check_data(rows + 3, mask, acquisition, SETTINGS, **options)
+        assert codes(issues) == [("warning", "noise_floor")]
+
     def test_relabelled_volumes_are_named(self, real_data, tmp_path):
         folder = "07_problem_cases/bvals_relabelled_philips"
         rows, mask, acquisition, size = real_run(real_data, folder, tmp_path)
