@@ -143,3 +143,20 @@ def explain(error: BaseException) -> GMVAEError | None:
             f"{error.strerror}{where}.", "Free space or choose other directories, then repeat."
         )
     return None
+
+
+def why_unreadable(error: Exception) -> str:
+    """Say why a file of text cannot be read, where the error itself talks of its own workings.
+
+    Examples
+    --------
+    >>> why_unreadable(RecursionError("maximum recursion depth exceeded"))
+    'it is nested too deeply'
+    >>> why_unreadable(ValueError("line 3: a comma is missing"))
+    'line 3: a comma is missing'
+    """
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is no UTF-8"
+    return str(error)

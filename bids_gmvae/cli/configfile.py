@@ -11,7 +11,7 @@ from typing import Any
 
 from bids_gmvae import __version__
 from bids_gmvae.config import RunSettings
-from bids_gmvae.exceptions import InputError, UnknownNameError
+from bids_gmvae.exceptions import InputError, UnknownNameError, why_unreadable
 
 #: Given on the command line always; in a file they are only a record.
 POSITIONALS = ("bids_dir", "output_dir", "analysis_level")
@@ -41,7 +41,7 @@ def read_config(path: Path, actions: Mapping[str, argparse.Action]) -> dict[str,
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"The configuration file {path} cannot be read: {error}.",
+            f"The configuration file {path} cannot be read: {why_unreadable(error)}.",
             "It must be TOML; the config.toml in the logs of an earlier run is an example.",
         ) from error
     sections = RunSettings.sections()

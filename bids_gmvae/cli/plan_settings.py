@@ -80,11 +80,12 @@ def warn_of_fit(fit: Fit, path: Path, run: Run, acquisition: Acquisition) -> lis
     from bids_gmvae.modalities.base import Issue
 
     try:
-        if fit.suits(acquisition):
-            return []
+        fit.require_suitable(acquisition)
     except InputError as error:
         message = f"The fit {path} cannot be applied to {run.image}. {error.message}"
         raise InputError(message, error.hint) from None
+    if fit.learnt_with(acquisition):
+        return []
     text = (
         f"The prior of {path} was learnt with {fit.shells(fit.acquisitions[0])}, but {run.image} "
         f"has {fit.shells(acquisition)}."

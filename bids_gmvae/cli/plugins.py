@@ -11,7 +11,9 @@ from nipype.pipeline import plugins
 from nipype.pipeline.engine import Node
 from nipype.pipeline.plugins.base import PluginBase, SGELikeBatchManagerBase
 
-from bids_gmvae.exceptions import InputError
+from bids_gmvae.exceptions import InputError, why_unreadable
+
+EXAMPLE = 'It holds, as JSON or YAML, e.g. {"plugin": "Linear", "plugin_args": {}}.'
 
 
 def read_plugin(path: Path) -> dict[str, Any]:
@@ -25,13 +27,15 @@ def read_plugin(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else _read_yaml(text)
+    except (ValueError, RecursionError) as error:
+        message = f"The plugin file {path} cannot be read: {why_unreadable(error)}."
+        raise InputError(message, EXAMPLE) from error
+    try:
         name = content["plugin"]
         arguments = dict(content.get("plugin_args") or {})
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(
-            f"The plugin file {path} cannot be used: {error!r}.",
-            'It holds, as JSON or YAML, e.g. {"plugin": "Linear", "plugin_args": {}}.',
-        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        message = f"The plugin file {path} names no plugin, or its plugin_args are no settings."
+        raise InputError(message, EXAMPLE) from error
     if not hasattr(plugins, f"{name}Plugin"):
         known = sorted(item[:-6] for item in dir(plugins) if item.endswith("Plugin"))
         raise InputError(
@@ -50,8 +54,11 @@ def _read_yaml(text: str) -> Any:
 
     try:
         return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+        raise ValueError(f"{line}{error.problem}") from error
     except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError("it is no YAML") from error
 
 
 class _SurvivesEndedJobs:

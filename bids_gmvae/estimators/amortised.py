@@ -66,15 +66,13 @@ class AmortisedFit(Fit):
     ) -> PhysicsNetwork:
         """Make an untrained network."""
 
-    def suits(self, acquisition: Acquisition) -> bool:
+    def require_suitable(self, acquisition: Acquisition) -> None:
         """Raise `AcquisitionError` unless the measurements are those it was trained with."""
-        for own in self.acquisitions[:1]:
-            check_same(own, acquisition, self.signal_model, self.settings)
-        return True
+        check_same(self.acquisitions[0], acquisition, self.signal_model, self.settings)
 
     def posterior(self, run: Measurements) -> ParameterPosterior:
         """Draw latents for every voxel; their spread is the posterior the network claims."""
-        self.suits(run.acquisition)
+        self.require_suitable(run.acquisition)
         device = self.network.encoder.center.device
         return in_chunks(self._posterior, run, device=device, seed=self.settings.random_seed)
 

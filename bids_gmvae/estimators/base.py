@@ -98,14 +98,11 @@ class Fit(ABC):
     training: tuple[Problem, ...] = ()
     acquisitions: tuple[Acquisition, ...] = ()
 
-    def suits(self, acquisition: Acquisition) -> bool:
-        """Tell whether it was learnt from runs with such shells, or from none at all.
+    def require_suitable(self, acquisition: Acquisition) -> None:  # noqa: B027 - most can
+        """Raise `AcquisitionError` if it cannot be applied to such runs; a prior always can."""
 
-        Raises
-        ------
-        AcquisitionError
-            If it cannot be applied to this acquisition.
-        """
+    def learnt_with(self, acquisition: Acquisition) -> bool:
+        """Tell whether it was learnt from runs with such shells, or from none at all."""
         shells = self.shells(acquisition)
         tolerance = self.settings.shell_tolerance
         return not self.acquisitions or any(

@@ -122,16 +122,14 @@ class GMVAEFit(Fit):
             derived=derived_moments(mixture, model),
         )
 
-    def suits(self, acquisition: Acquisition) -> bool:
-        """Tell whether the shells are those it was learnt with; only a network needs them."""
-        alike = super().suits(acquisition)
-        if not alike and self.recognition.state():
+    def require_suitable(self, acquisition: Acquisition) -> None:
+        """Raise `AcquisitionError` if a network recognises, and was trained with other shells."""
+        if self.recognition.state() and not self.learnt_with(acquisition):
             raise AcquisitionError(
                 "A recognition network needs the shells it was trained with, which are "
                 f"{self.shells(self.acquisitions[0])}, but {self.shells(acquisition)} were found.",
                 "Fit the run without --reuse-fit, or learn with --recognition newton.",
             )
-        return alike
 
     def state(self) -> dict[str, Tensor]:
         """Give the tensors of prior and recognition."""

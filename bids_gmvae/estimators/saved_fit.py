@@ -70,7 +70,7 @@ class SavedFit:
             raise InputError(f"The fit {path} does not exist.", "Check --reuse-fit.") from None
         except Exception as error:  # torch raises many kinds for a damaged archive
             raise InputError(
-                f"{path} is not a fit of this app ({type(error).__name__}).",
+                f"{path} is not a fit of this app, or was damaged.",
                 "Give the *_fit.pt of an earlier run to --reuse-fit.",
             ) from error
         if version != FIT_FORMAT:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bids_gmvae.exceptions import InputError
+from bids_gmvae.exceptions import InputError, why_unreadable
 from bids_gmvae.priors import GaussianMixturePrior
 from bids_gmvae.signal_models import SIGNAL_MODELS, get_signal_model
 from bids_gmvae.signal_models.base import SignalModel
@@ -108,7 +108,9 @@ def read_prior(path: Path) -> tuple[GaussianMixturePrior, dict[str, Any]]:
     except FileNotFoundError:
         raise InputError(f"The prior {path} does not exist.", "Check --prior-from.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no prior: it is not JSON ({error}).", HINT) from error
+        raise InputError(
+            f"{path} is no prior: it is not JSON ({why_unreadable(error)}).", HINT
+        ) from error
     if not isinstance(content, dict) or "Prior" not in content:
         raise InputError(f"{path} is no prior.", HINT)
     try:

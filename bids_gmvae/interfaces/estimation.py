@@ -142,7 +142,7 @@ def fit_runs(
     else:
         fit = saved_fit(reuse_fit, signal_model, device, settings.posterior_samples)
         for item in measured:
-            fit.suits(item.acquisition)
+            fit.require_suitable(item.acquisition)
     baseline = None
     if fit.estimator != "lsq":
         baseline = get_estimator("lsq")(signal_model, settings, device=device).fit(*measured)

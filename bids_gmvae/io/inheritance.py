@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bids_gmvae.exceptions import InputError
+from bids_gmvae.exceptions import InputError, why_unreadable
 from bids_gmvae.io.names import Name, parse_name
 
 #: What a file of git-annex contains when its content was not fetched ("unlocked" files).
@@ -171,7 +171,8 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # no JSON or UTF-8, or numbers beyond measure
         raise InputError(
-            f"{path} must be a JSON file, but cannot be read: {error}.", "Correct the file."
+            f"{path} must be a JSON file, but cannot be read: {why_unreadable(error)}.",
+            "Correct the file.",
         ) from error
     if not isinstance(content, dict):
         raise InputError(

@@ -86,7 +86,7 @@ def test_a_network_is_not_applied_to_what_it_was_not_trained_with(simulate, chan
     own = simulated.run.acquisition
     bvals, bvecs = change(own.bvals, own.bvecs)
     with pytest.raises(AcquisitionError, match=says):
-        fit.suits(Acquisition(bvals=bvals, bvecs=bvecs))
+        fit.require_suitable(Acquisition(bvals=bvals, bvecs=bvecs))
 
 
 def test_a_network_serves_the_same_scheme_of_a_turned_head_and_of_rounded_b_values(simulate):
@@ -94,7 +94,7 @@ def test_a_network_serves_the_same_scheme_of_a_turned_head_and_of_rounded_b_valu
     fit = MLP(simulated.signal_model, QUICK).fit(simulated.run)
     own = simulated.run.acquisition
     turned = own.bvecs @ torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, -1]]).double()
-    assert fit.suits(Acquisition(bvals=own.bvals * 1.01, bvecs=-turned))
+    fit.require_suitable(Acquisition(bvals=own.bvals * 1.01, bvecs=-turned))
 
 
 def test_a_run_without_any_usable_voxel_is_refused(simulate):

@@ -60,8 +60,9 @@ def test_a_learnt_prior_serves_other_shells_but_is_not_of_them(simulate):
     simulated = simulate("msdki", 400, snr=50)
     fit = get_estimator("gmvae")(simulated.signal_model, QUICK).fit(simulated.run)
     run = other_shells(simulated.run)
-    assert fit.suits(simulated.run.acquisition)
-    assert not fit.suits(run.acquisition)
+    assert fit.learnt_with(simulated.run.acquisition)
+    assert not fit.learnt_with(run.acquisition)
+    fit.require_suitable(run.acquisition)
     kurtosis = fit.posterior(run).mean[simulated.tissue, 1].double()
     error = (kurtosis - simulated.values[simulated.tissue, 1]).abs().median()
     assert error < 0.1
@@ -71,12 +72,13 @@ def test_a_recognition_network_serves_its_own_shells_only(simulate):
     simulated = simulate("msdki", 50, snr=50)
     settings = replace(QUICK, recognition="network")
     fit = get_estimator("gmvae")(simulated.signal_model, settings).fit(simulated.run)
-    assert fit.suits(simulated.run.acquisition)
+    fit.require_suitable(simulated.run.acquisition)
     with pytest.raises(AcquisitionError, match=r"are 2 x b0, 10 x 1000, .* but 2 x b0, 10 x 2000"):
-        fit.suits(other_shells(simulated.run).acquisition)
+        fit.require_suitable(other_shells(simulated.run).acquisition)
 
 
 def test_least_squares_learn_nothing_and_serve_all(simulate):
     simulated = simulate("msdki", 50, snr=50)
     fit = get_estimator("lsq")(simulated.signal_model, QUICK).fit(simulated.run)
-    assert fit.suits(other_shells(simulated.run).acquisition)
+    fit.require_suitable(other_shells(simulated.run).acquisition)
+    assert fit.learnt_with(other_shells(simulated.run).acquisition)

@@ -288,19 +288,19 @@ CASES = [
     ),
     Case(
         "a plugin file that is no YAML",
-        "plugin.yml cannot be used",
+        "plugin.yml cannot be read: line 1: ",
         option("--use-plugin", "plugin.yml", "[1, 2"),
         maps=True,
     ),
     Case(
         "a plugin file of bytes",
-        "plugin.yml cannot be used: UnicodeDecodeError",
+        "plugin.yml cannot be read: byte 0 is no UTF-8",
         plugin_of_bytes,
         maps=True,
     ),
     Case(
         "a plugin file with code",
-        "plugin.yml cannot be used.*os.system",
+        "plugin.yml cannot be read: line 1: .*os.system",
         option("--use-plugin", "plugin.yml", "!!python/object/apply:os.system ['touch pwned']"),
         maps=True,
     ),

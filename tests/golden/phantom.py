@@ -79,7 +79,9 @@ def statistics(
     """
     for name in SIGNAL_MODELS:
         signals, acquisition, values, labels = make_phantom(name)
-        signals = signals * (1 + rounding * torch.randn(signals.shape, dtype=signals.dtype))
+        generator = torch.Generator().manual_seed(1)
+        errors = torch.randn(signals.shape, dtype=signals.dtype, generator=generator)
+        signals = signals * (1 + rounding * errors)
         mask = np.ones(SHAPE, dtype=bool)
         grid = Grid(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]), 1, 1)
         sigma = noise_level(signals, mask, grid, acquisition, settings)

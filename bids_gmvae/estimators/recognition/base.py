@@ -46,6 +46,13 @@ class Recognised:
     converged: Tensor
     tilt: Tensor | None = None
 
+    def select(self, voxels: Tensor) -> Recognised:
+        """Keep some voxels."""
+        tilt = None if self.tilt is None else self.tilt[voxels]
+        return Recognised(
+            self.potential.select(voxels), self.state[voxels], self.converged[voxels], tilt
+        )
+
 
 class Recognition(ABC):
     """A way to get from a voxel's data to a Gaussian potential on its latents."""
@@ -129,10 +136,7 @@ class Recognition(ABC):
         part = problem.select(voxels)
         own = recognised.potential.select(voxels)
         # Only the rows of these voxels are looked at again.
-        other = recognise(problem, found)
-        other = Recognised(
-            other.potential.select(voxels), other.state[voxels], other.converged[voxels]
-        )
+        other = recognise(problem, found).select(voxels)
         other = self.refine(part, other, prior.posterior(other.potential), prior)
         joint, rival_joint = (
             torch.log(item.responsibilities) + item.log_evidence[:, None]
