@@ -176,7 +176,8 @@ def _look(
                 voxels[rows] = values[:, chosen].mean(axis=1, dtype=np.float64)
         if late.any():
             part = values[:, late]
-            late_mean[rows], late_sd[rows] = part.mean(axis=1), part.std(axis=1, ddof=1)
+            late_mean[rows] = part.mean(axis=1, dtype=np.float64)
+            late_sd[rows] = part.std(axis=1, ddof=1, dtype=np.float64)
         total += values.sum(axis=0, dtype=np.float64, where=finite)
         count += finite.sum(axis=0)
         lowest = np.minimum(lowest, values.min(axis=0, initial=np.inf, where=finite))

@@ -85,6 +85,8 @@ def check_floor(
     list of Issue
         At most one; none without voxels of fluid.
     """
+    if not np.isfinite(b0).any():
+        return []
     # Less the later signal, else a floor would hide the fluid from which it can be told.
     fluid = (
         (b0 >= np.nanmedian(b0))

@@ -35,6 +35,12 @@ def sizes(issue):
     return [float(size) / 100 for size in re.findall(r"([\d.]+)%", issue.text)]
 
 
+def test_nothing_is_said_where_no_b0_is_a_number():
+    rows = signals()
+    rows[:, 0] = np.nan
+    assert check(rows) == []
+
+
 def test_the_mean_of_noise_is_so_many_of_its_standard_deviations():
     noise = np.random.default_rng(0).rayleigh(size=1_000_000)
     assert pytest.approx(noise.mean() / noise.std(), rel=0.005) == NOISE_ALONE
