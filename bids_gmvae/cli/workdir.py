@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
+import os
 import shutil
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -19,6 +21,12 @@ LOGGER = logging.getLogger(__name__)
 
 #: Folder of the group level's priors, beside that of the participants.
 PRIORS = "gmvae_prior"
+
+#: How the names of folders begin that are being removed.
+REMOVED = f"{NAME}_removed-"
+
+#: How often the lock file may vanish while it is taken.
+TRIES = 100
 
 
 @contextmanager
@@ -40,13 +48,8 @@ def claimed(work_dir: Path, items: Iterable[str]) -> Iterator[None]:
     StorageError
         If another process is at it, or the folder cannot be written.
     """
-    with _lock_file(work_dir) as file:
-        for item in items:
-            # One byte of one file for each: thousands of open files would be too many.
-            byte = int.from_bytes(hashlib.sha256(item.encode()).digest()[:6])
-            _lock(
-                file, 1, byte, f"Another process computes {item} in the work directory {work_dir}."
-            )
+    refusal = "Another process computes {} in the work directory {}."
+    with _locked(work_dir, {_byte(item): refusal.format(item, work_dir) for item in items}):
         yield
 
 
@@ -65,21 +68,61 @@ def clean(work_dir: Path, *more: str) -> None:
     StorageError
         If another process computes anything there.
     """
-    with _lock_file(work_dir) as file:
-        # The whole file, however long.
-        _lock(file, 0, 0, f"Another process computes in {work_dir}, which cannot be emptied.")
-        for name in (NAME, PRIORS, *more):
-            shutil.rmtree(work_dir / name, ignore_errors=True)
+    whole_file = (0, 0)
+    refusal = f"Another process computes in {work_dir}, which cannot be emptied."
+    with _locked(work_dir, {whole_file: refusal}):
+        # Removing takes long; renamed, they are nobody's, and others start anew. The last one
+        # takes the lock file with it.
+        for name in (*more, PRIORS, NAME):
+            with _telling_what_stays():
+                (work_dir / name).rename(work_dir / f"{REMOVED}{uuid.uuid4().hex[:8]}")
+    for folder in work_dir.glob(f"{REMOVED}*"):  # those of a killed process, too
+        shutil.rmtree(folder, ignore_errors=True)
+        with _telling_what_stays():
+            shutil.rmtree(folder)
+
+
+def _byte(item: str) -> tuple[int, int]:
+    # One byte of one file for each: thousands of open files would be too many.
+    return 1, int.from_bytes(hashlib.sha256(item.encode()).digest()[:6])
 
 
 @contextmanager
-def _lock_file(work_dir: Path) -> Iterator[IO[str]]:
+def _telling_what_stays() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        LOGGER.debug("Nothing to remove: %s", error)
+    except OSError as error:
+        LOGGER.warning("The work directory could not be emptied: %s", error)
+
+
+@contextmanager
+def _locked(work_dir: Path, refusals: Mapping[tuple[int, int], str]) -> Iterator[None]:
+    """Lock parts of the lock file, by length and start, or refuse with their messages."""
     path = work_dir / NAME / ".lock"
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    with file:
-        yield file
+    for _ in range(TRIES):
+        try:
+            with storage_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = path.open("a")
+        except (FileExistsError, FileNotFoundError):
+            continue  # its folder was removed meanwhile
+        with file:
+            for (length, start), refusal in refusals.items():
+                _lock(file, length, start, refusal)
+            if _is_at(path, file):
+                yield
+                return
+    raise StorageError(f"{path} cannot be made.", "Give another folder with -w.")
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    """Tell whether an open file is still what others find; if not, its locks are worth nothing."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(file: IO[str], length: int, start: int, message: str) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -17,6 +18,38 @@ with claimed(Path(sys.argv[1]), sys.argv[2:]):
     print("claimed", flush=True)
     sys.stdin.read()
 """
+
+CLEAN = """
+import sys
+from pathlib import Path
+from bids_gmvae.cli.workdir import clean
+clean(Path(sys.argv[1]))
+"""
+#: The first call of a function waits for a word from outside.
+HELD_UP = """
+import fcntl, os, shutil, sys
+original = {function}
+def held_up(*arguments, **options):
+    {function} = original
+    print("held up", flush=True)
+    sys.stdin.readline()
+    return original(*arguments, **options)
+{function} = held_up
+"""
+
+
+@contextmanager
+def held_up(function, code, *arguments):
+    """Run code in another process, as far as its first call of a function."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HELD_UP.format(function=function) + code, *map(str, arguments)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout.readline() == "held up\n"
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture
@@ -60,6 +93,44 @@ def test_a_folder_where_another_process_computes_is_not_emptied(other, tmp_path)
     other.wait()
     clean(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_claimed_while_another_process_still_empties_the_folder_stays(tmp_path):
+    old, new = (tmp_path / "gmvae_wf" / name for name in ("old_wf", "sub_01_wf"))
+    old.mkdir(parents=True)
+    (old / "maps").touch()
+    with held_up("os.unlink", CLEAN, tmp_path) as cleaner, claimed(tmp_path, ["sub-01"]):
+        new.mkdir()
+        cleaner.communicate("go on\n", timeout=60)
+        assert cleaner.returncode == 0
+        assert new.exists()
+    assert not list(tmp_path.rglob("maps"))
+
+
+def test_a_lock_file_that_was_removed_before_it_was_locked_counts_for_nothing(tmp_path):
+    with held_up("fcntl.lockf", OTHER, tmp_path, "sub-01") as late:
+        clean(tmp_path)
+        with claimed(tmp_path, ["sub-01"]):
+            said, error = late.communicate("go on\n", timeout=60)
+    assert said == ""
+    assert "Another process computes sub-01" in error
+
+
+def test_a_lock_file_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "gmvae_wf").write_text("")
+    with (
+        pytest.raises(StorageError, match=r"gmvae_wf/\.lock cannot be made"),
+        claimed(tmp_path, []),
+    ):
+        pass
+
+
+def test_what_cannot_be_removed_is_told(tmp_path, caplog):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "gmvae_prior").symlink_to("elsewhere")
+    clean(tmp_path)
+    assert "The work directory could not be emptied: Cannot call rmtree" in caplog.text
+    assert (tmp_path / "elsewhere").exists()
 
 
 def test_a_clean_work_directory_keeps_the_files_of_others_and_nothing_else(tmp_path):
