@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -17,14 +18,22 @@ from bids_gmvae.exceptions import ExitCode, GMVAEError
 LOGGER = logging.getLogger(__name__)
 
 #: How often it looks until the time is over, and after how many of these looks it tells.
-N_LOOKS = 60
-N_SILENT = 10
+N_LOOKS = 12
+N_SILENT = 2
 
-#: Processor time, in seconds, that a process may use and still be one that only waits.
-IDLE = 0.1
+#: Processor time (s) and bytes that a process may use each second for each process that there is,
+#: and still only wait: Nipype's resource monitor looks at all of them, for about half as much.
+IDLE_TIME = 5e-5
+IDLE_BYTES = 600
+
+#: The steps, in seconds, in which systems count processor time.
+STEP = 0.01
+
+#: For how many seconds the end of this process waits until it is told.
+FAREWELL = 1.0
 
 STALLED = GMVAEError(
-    "It stood still, and was ended: it used no processor time, and neither read nor wrote.",
+    "It stood still, and was ended: it neither computed, read nor wrote.",
     "See whether disks and network answer, then repeat; finished work is kept.",
 )
 
@@ -33,15 +42,17 @@ class Watchdog:
     """Tells when the processes that this one started stand still, and ends them in the end.
 
     They move if one of them uses the processor, reads or writes: a long silent computation is
-    never mistaken. Looks are counted, not seconds, so that the time for which a scheduler or a
-    laptop suspends them all with this process does not matter.
+    never mistaken. So does this process itself while it waits for none of them. Looks are counted,
+    not seconds, so that the time for which a scheduler or a laptop suspends them all with this
+    process does not matter. To tell may hang, too, on the disk of the log; it keeps nothing from
+    its end.
 
     Parameters
     ----------
     timeout : float
         Minutes after which processes that do not move are ended; 0: never.
     waiting_for : callable
-        Names what they are at.
+        Names what they are at; gives nothing if this process waits for none of them.
     end : callable
         Ends them. If nothing comes of that, as when this process hangs itself, it ends, too.
     """
@@ -50,7 +61,7 @@ class Watchdog:
         self, timeout: float, waiting_for: Callable[[], str], end: Callable[[], None]
     ) -> None:
         self._timeout, self._waiting_for, self._end = timeout, waiting_for, end
-        self._still = 0
+        self._telling: threading.Thread | None = None
         self._stopped = threading.Event()
 
     def __enter__(self) -> Watchdog:
@@ -66,44 +77,47 @@ class Watchdog:
     ) -> None:
         self._stopped.set()
 
-    def beat(self) -> None:
-        """Take note that this process itself came further."""
-        self._still = 0
-
     def _watch(self) -> None:
-        before = _used()
-        while not self._stopped.wait(60 * self._timeout / N_LOOKS):
-            now = _used()
-            if _moved(before, now):
-                before, self._still = now, 0
-                continue
-            self._still += 1
-            if self._still == N_SILENT:
-                self._tell(
-                    "Does a disk or the network not answer? After "
-                    f"{_spoken(self._timeout)} its processes are ended (--stall-timeout)."
+        interval = 60 * self._timeout / N_LOOKS
+        before, n_still = self._used(), 0
+        while not self._stopped.wait(interval):
+            now = self._used()
+            n_still = 0 if _moved(before, now, interval) else n_still + 1
+            before = now
+            if n_still == N_SILENT:
+                self._telling = _tell(
+                    f"{self._stillness(n_still)} Does a disk or the network not answer? After "
+                    f"{_spoken(self._timeout)}, its processes are ended (--stall-timeout)."
                 )
-            elif self._still == N_LOOKS:
-                self._tell("Its processes are ended.")
+            elif n_still == N_LOOKS:
+                stillness = self._stillness(n_still)
                 self._end()
-            elif self._still == N_LOOKS + N_SILENT:
-                self._leave()
+                self._telling = _tell(f"{stillness} Its processes are ended.")
+            elif n_still == N_LOOKS + N_SILENT:
+                _leave()
+        if self._telling is not None:
+            # As long as the log hangs, the main thread cannot log either, nor come to its end.
+            self._telling.join(N_SILENT * interval)
+            if self._telling.is_alive():
+                _leave()
 
-    def _tell(self, consequence: str) -> None:
-        LOGGER.warning(
-            "%s stands still: for %s, no processor time was used, and nothing read or written. %s",
-            self._waiting_for(),
-            _spoken(self._timeout * self._still / N_LOOKS),
-            consequence,
-        )
-
-    def _leave(self) -> None:
-        LOGGER.error("Nothing came of it. What is finished is kept: repeat the command.")
-        for process in psutil.Process().children(recursive=True):
+    def _used(self) -> dict[int, tuple[float, int]]:
+        """Give processor time (s) and bytes read and written, of each process that may move."""
+        this = psutil.Process()
+        used = {}
+        if not self._waiting_for():
+            # To wait takes a processor, too: Nipype asks all the time which nodes are ready.
+            used[this.pid] = (time.process_time() - time.thread_time(), _transferred(this))
+        for process in this.children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                process.kill()
-        # The main thread hangs; no exception reaches it.
-        os._exit(ExitCode.RUN_FAILED)
+                times = process.cpu_times()
+                used[process.pid] = (times.user + times.system, _transferred(process))
+        return used
+
+    def _stillness(self, n_still: int) -> str:
+        what = self._waiting_for() or "The workflow"
+        duration = _spoken(self._timeout * n_still / N_LOOKS)
+        return f"{what} stands still: for {duration}, nothing was computed, read or written."
 
 
 def end_workers() -> None:
@@ -112,14 +126,20 @@ def end_workers() -> None:
         child.kill()
 
 
-def _used() -> dict[int, tuple[float, int]]:
-    """Give processor time (s) and bytes read and written, of all processes below this one."""
-    used = {}
+def _tell(message: str) -> threading.Thread:
+    """Log in a thread of its own, which nothing needs to wait for."""
+    telling = threading.Thread(target=LOGGER.warning, args=(message,), daemon=True)
+    telling.start()
+    return telling
+
+
+def _leave() -> None:
+    """End this process with all that it started; the main thread hangs, and hears nothing."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            used[process.pid] = (times.user + times.system, _transferred(process))
-    return used
+            process.kill()
+    _tell("Nothing came of it. What is finished is kept: repeat the command.").join(FAREWELL)
+    os._exit(ExitCode.RUN_FAILED)
 
 
 def _transferred(process: psutil.Process) -> int:
@@ -130,12 +150,20 @@ def _transferred(process: psutil.Process) -> int:
     return 0
 
 
-def _moved(before: dict[int, tuple[float, int]], now: dict[int, tuple[float, int]]) -> bool:
-    return before.keys() != now.keys() or any(
-        now[pid][0] > seconds + IDLE or now[pid][1] != transferred
+def _moved(
+    before: dict[int, tuple[float, int]], now: dict[int, tuple[float, int]], interval: float
+) -> bool:
+    """Tell whether more was used than processes need that wait."""
+    if before.keys() != now.keys():
+        return True
+    # The resource monitor may look at the begin of a short interval, too.
+    n_looks = (1 + interval) * len(psutil.pids())
+    return any(
+        now[pid][0] - seconds > IDLE_TIME * n_looks + STEP
+        or now[pid][1] - transferred > IDLE_BYTES * n_looks
         for pid, (seconds, transferred) in before.items()
     )
 
 
 def _spoken(minutes: float) -> str:
-    return f"{minutes:.0f} minutes" if minutes >= 2 else f"{60 * minutes:.0f} seconds"
+    return f"{minutes:.0f} min" if minutes >= 2 else f"{60 * minutes:.1f} s"

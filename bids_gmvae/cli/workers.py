@@ -130,7 +130,8 @@ def _end_with(parent: Any) -> None:
 class WorkerPool(MultiProcPlugin):
     """Nipype's MultiProc, for workers that may be killed or stand still.
 
-    The original waits for ever for a node whose process is gone, as when memory runs out.
+    The original waits for ever for a node whose process is gone, as when memory runs out. If
+    workers stand still twice and no node ends in between, nothing more is begun.
 
     Parameters
     ----------
@@ -156,6 +157,7 @@ class WorkerPool(MultiProcPlugin):
         self._log_file, self._verbose, self._title = log_file, execution.verbose, title
         self._running: dict[int, Node] = {}
         self._stalled: set[int] = set()
+        self._n_stalls = 0
         self.pool: ProcessPoolExecutor = self._new_pool()
         self._watchdog = Watchdog(execution.stall_timeout, self._titles, self._end_stalled)
 
@@ -171,9 +173,10 @@ class WorkerPool(MultiProcPlugin):
 
     def _titles(self) -> str:
         titles = map(self._title, self._running.copy().values())
-        return "; ".join(dict.fromkeys(titles)) or "The workflow"
+        return "; ".join(dict.fromkeys(titles))
 
     def _end_stalled(self) -> None:
+        self._n_stalls += 1
         self._stalled.update(self._running.copy())
         end_workers()
 
@@ -195,6 +198,10 @@ class WorkerPool(MultiProcPlugin):
     def _submit_job(self, node: Node, updatehash: bool = False) -> int:
         self._taskid += 1
         task = partial(run_node, node, updatehash, self._taskid)
+        if self._n_stalls > 1:
+            # Else every further node would wait for the same disk, for as long.
+            self._fail(self._taskid, STALLED)
+            return self._taskid
         self._running[self._taskid] = node
         try:
             future = self.pool.submit(task)
@@ -205,22 +212,20 @@ class WorkerPool(MultiProcPlugin):
         return self._taskid
 
     def _clear_task(self, taskid: int) -> None:
-        del self._running[taskid]
-
-    def _task_finished_cb(self, jobid: int, cached: bool = False) -> None:
-        super()._task_finished_cb(jobid, cached)
-        # To look through what was finished earlier may take long, and needs no worker.
-        self._watchdog.beat()
+        del self._taskresult[taskid]
 
     def _note_result(self, taskid: int, future: Future) -> None:
+        del self._running[taskid]
         if future.cancelled():
             return
         error = future.exception()
         if error is None:
+            self._n_stalls = 0
             self._taskresult[taskid] = future.result()
-            return
-        if taskid in self._stalled:
-            error = STALLED
+        else:
+            self._fail(taskid, STALLED if taskid in self._stalled else error)
+
+    def _fail(self, taskid: int, error: BaseException) -> None:
         self._taskresult[taskid] = {
             "result": None,
             "traceback": format_exception(error),

@@ -15,6 +15,7 @@ from bids_gmvae.cli.execution import _failure
 from bids_gmvae.cli.workers import WorkerPool, run_in_child
 from bids_gmvae.config import ExecutionSettings
 from bids_gmvae.exceptions import GMVAEError, InputError
+from tests.cli.test_watchdog import IMPATIENT
 
 
 def end_myself():
@@ -26,6 +27,12 @@ def end_my_server():
     """Kill the process that children are forked from."""
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
+
+
+def begin_and_stop():
+    """Say that it began, and do nothing any more."""
+    with open("began", "w"):
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def answer():
@@ -91,6 +98,33 @@ def test_a_killed_worker_fails_its_node_and_nothing_hangs(workflow, pool, tmp_pa
     assert "most likely because memory ran out" in failure.message
     # The node after it got a new worker.
     assert (tmp_path / "wf" / "fine" / "result_fine.pklz").exists()
+
+
+def test_no_node_is_begun_after_two_stalls_without_the_end_of_a_node_between(workflow, tmp_path):
+    imports = ["import os", "import signal"]
+    workflow.remove_nodes([workflow.get_node("killed"), workflow.get_node("fine")])
+    for name in ("stop_1", "end_2", "stop_3", "stop_4", "end_5"):
+        function = answer if name.startswith("end") else begin_and_stop
+        workflow.add_nodes([pe.Node(Function(function=function, imports=imports), name=name)])
+    failed = {}
+
+    def follow(node, status):
+        if status == "exception":
+            failed[node.name] = node
+
+    options = {"n_procs": 1, "status_callback": follow}
+    with (
+        pytest.raises(RuntimeError, match="4 raised"),
+        WorkerPool(options, execution=IMPATIENT, log_file=tmp_path / "log") as pool,
+    ):
+        workflow.run(plugin=pool)
+    assert list(failed) == ["stop_1", "stop_3", "stop_4", "end_5"]
+    for node in failed.values():
+        assert "It stood still, and was ended" in _failure(node, tmp_path).message
+    begun = {path.parent.name for path in tmp_path.glob("wf/*/began")}
+    assert begun == {"stop_1", "stop_3", "stop_4"}
+    results = {path.parent.name for path in tmp_path.glob("wf/*/result_*.pklz")}
+    assert results == {"end_2"}
 
 
 @pytest.mark.parametrize("delay", [0.01, 8.0])

@@ -111,9 +111,10 @@ def test_workers_that_stand_still_are_told_and_ended_and_their_work_repeated(map
         worker.suspend()
     said = end_of(process)
     assert process.returncode == ExitCode.RUN_FAILED, said
-    assert re.search(r"sub-0\d: fitting.* stands still: for 0 seconds, no processor time", said)
-    assert re.search(r"sub-0\d: fitting.* stands still: for 3 seconds, .* are ended", said)
-    assert re.search(r"sub-0\d .*It stood still, and was ended: it used no processor time", said)
+    # Whatever they had come to by then, such as fitting.
+    assert re.search(r"sub-0\d.*: .* stands still: for 0\.5 s, nothing was computed", said)
+    assert re.search(r"sub-0\d.*: .* stands still: for 3\.0 s, .* are ended", said)
+    assert re.search(r"sub-0\d .*It stood still, and was ended: it neither computed, read", said)
     assert "Traceback" not in said
     code, said = finish(command(root / "bids", tmp_path))
     assert code == ExitCode.OK, said
