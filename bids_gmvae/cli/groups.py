@@ -320,7 +320,8 @@ def add_run(group: OptionGroup) -> None:
         metavar="MINUTES",
         # More would be too much for the clock of the system.
         type=options.number(float, at_least=0, below=1e6),
-        help="end processes that neither compute, read nor write for so long; 0: never",
+        help="end processes that neither compute, read nor write for so long; 0: never; those of "
+        "--use-plugin are not watched",
     )
     group.flag("--sloppy", help="fast and inaccurate, for trials; marked in every output")
     group.flag("--debug", help="log everything, and show tracebacks")
