@@ -71,24 +71,30 @@ def write_subject_reports(
                 build_report(out_dir, subject, session=session, level=level)
                 for session in (sessions if level == "session" and sessions else [None])
             ]
-            moved |= bool(remove_replaced(out_dir, subject, own))
-            pages += own
         except Exception as error:
-            failures.append(_explained(f"The report of sub-{subject}", error))
+            failures.append(_explained(f"The report of sub-{subject} could not be made", error))
+            continue
+        pages += own
+        try:
+            moved |= bool(remove_replaced(out_dir, subject, own))
+        except OSError as error:
+            moved = True
+            what = f"The earlier report of sub-{subject} could not be removed"
+            failures.append(_explained(what, error))
     try:
         if moved and (out_dir / "group.html").is_file():
             build_group_report(out_dir)  # its links lead to where the pages are now
     except Exception as error:
-        failures.append(_explained("The group report", error))
+        failures.append(_explained("The group report could not be made", error))
     return pages, failures
 
 
 def _explained(what: str, error: Exception) -> str:
-    """Say why a page is not there. It is made of what others wrote: the maps are safe."""
+    """Say why a page is not as it should be. It is made of what others wrote: maps are safe."""
     known = explain(error)
     LOGGER.debug("%s failed", what, exc_info=True)
     reason = str(known) if known else f"{type(error).__name__}: {error}"
-    return f"{what} could not be made: {reason}"
+    return f"{what}: {reason}"
 
 
 def write_methods(
