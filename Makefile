@@ -15,7 +15,7 @@ ENGINE ?= $(notdir $(shell command -v docker || command -v podman || echo docker
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-faults test-engines lint format docs-check \
+.PHONY: help venv demo test test-slow test-faults test-mutation test-engines lint format docs-check \
 	descriptor golden lock image image-cuda clean
 
 help: ## list the targets
@@ -53,6 +53,9 @@ test-engines: $(STAMP) ## the tests that need an image (`make image`) or SLURM; 
 test-faults: $(STAMP) ## of these bad input with its table, properties, fuzzing, kills, full disks
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not container and not slurm" \
 		tests/faults tests/properties tests/fuzz
+
+test-mutation: $(STAMP) ## whether the tests notice deliberate bugs; half an hour
+	$(BIN)/python -m tests.mutation.check
 
 lint: $(STAMP) ## style, types, layers, spelling
 	$(BIN)/ruff check .
