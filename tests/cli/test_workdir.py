@@ -1,5 +1,6 @@
 """The work directory: claims on participants, and what is left in it."""
 
+import logging
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -125,7 +126,8 @@ def test_a_lock_file_that_cannot_be_made_is_named(tmp_path):
         pass
 
 
-def test_what_cannot_be_removed_is_told(tmp_path, caplog):
+def test_what_cannot_be_removed_is_told(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("bids_gmvae"), "propagate", True)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "gmvae_prior").symlink_to("elsewhere")
     clean(tmp_path)
