@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -102,6 +102,17 @@ class Outcome:
         return not any(failure.node.endswith(_ESSENTIAL) for failure in self.failures)
 
     @property
+    def unread(self) -> bool:
+        """Whether its voxels were not read, without which its group cannot be fitted."""
+        reader = reader_name(self.planned)
+        return any(reader in failure.node.split(".") for failure in self.failures)
+
+    @property
+    def killed(self) -> bool:
+        """Whether it failed with a worker that was killed, be it for its sake or another's."""
+        return any(failure.message == KILLED.message for failure in self.failures)
+
+    @property
     def exit_code(self) -> ExitCode:
         """What the run leads to."""
         if not self.failures:
@@ -121,7 +132,9 @@ def execute(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Outcome]:
     """Map every planned run; the failure of one does not harm the others.
 
     A run that fails before the fit would keep its whole group from being fitted, so the rest of
-    the group is run again without it. What is finished by then is taken from the work directory.
+    the group is run again without it. When a worker is killed, all that were being computed fail
+    with it; their participants are run again one at a time, so that only the guilty fail. What is
+    finished by then is taken from the work directory.
 
     Parameters
     ----------
@@ -134,28 +147,39 @@ def execute(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Outcome]:
     """
     outcomes: dict[str, Outcome] = {}
     told: dict[str, str] = {}
-    remaining = plan
-    while remaining.runs:
-        failures = run_graph(remaining, settings, log_dir, told)
-        met = [(failure, affected(failure.node, remaining)) for failure in failures]
-        for planned in remaining.runs:
+    passes = [(plan, settings)]
+    while passes:
+        current, how = passes.pop()
+        failures = run_graph(current, how, log_dir, told)
+        met = [(failure, affected(failure.node, current)) for failure in failures]
+        for planned in current.runs:
             own = (failure for failure, runs in met if planned in runs)
             outcomes[planned.title] = Outcome(planned, tuple(own))
         if settings.execution.stop_on_first_crash and failures:
             break
-        spoilt = {
-            (planned.run.subject, planned.group)
-            for planned in remaining.runs
-            if _failed_at(reader_name(planned), outcomes[planned.title])
-        }
-        again = tuple(
-            planned
-            for planned in remaining.runs
-            if (planned.run.subject, planned.group) in spoilt
-            and not _failed_at(reader_name(planned), outcomes[planned.title])
-        )
-        remaining = replace(remaining, runs=again)
+        passes += _repetitions(current, how, [outcomes[each.title] for each in current.runs])
     return [_confirmed(outcome, settings, told) for outcome in outcomes.values()]
+
+
+def _repetitions(
+    plan: Plan, settings: RunSettings, outcomes: Sequence[Outcome]
+) -> Iterator[tuple[Plan, RunSettings]]:
+    """Give what a pass leaves to be run again, and how."""
+    alone = replace(settings, compute=replace(settings.compute, nprocs=1))
+    killed = {each.planned.run.subject for each in outcomes if each.killed and settings != alone}
+    if killed:
+        LOGGER.warning(
+            "A worker process was killed. Whatever it met is repeated, one at a time; "
+            "what fails again needs more memory."
+        )
+        runs = tuple(item for item in plan.runs if item.run.subject in killed)
+        yield replace(plan, runs=runs), alone
+    others = [each for each in outcomes if each.planned.run.subject not in killed]
+    spoilt = {(each.planned.run.subject, each.planned.group) for each in others if each.unread}
+    read = (each.planned for each in others if not each.unread)
+    runs = tuple(item for item in read if (item.run.subject, item.group) in spoilt)
+    if runs:
+        yield replace(plan, runs=runs), settings
 
 
 def run_graph(
@@ -301,10 +325,6 @@ def _plugin(
         arguments, execution=settings.execution, log_file=log_file, title=title
     ) as pool:
         yield pool
-
-
-def _failed_at(graph: str, outcome: Outcome) -> bool:
-    return any(graph in failure.node.split(".") for failure in outcome.failures)
 
 
 def _confirmed(outcome: Outcome, settings: RunSettings, told: dict[str, str]) -> Outcome:

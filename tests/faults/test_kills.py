@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -103,6 +104,51 @@ def test_a_worker_killed_for_its_memory_is_told_and_its_work_repeated(mapped, tm
     assert contents(tmp_path / "out") == contents(root / "out")
 
 
+def stopped_in(process, place):
+    """Wait until a worker computes in such a folder, and stop it there."""
+    found = []
+
+    def look():
+        # Workers come and go.
+        with suppress(psutil.NoSuchProcess):
+            for worker in workers_of(process):
+                if worker.status() == psutil.STATUS_STOPPED:
+                    continue
+                worker.suspend()
+                if place in worker.cwd():
+                    found.append(worker)
+                    break
+                worker.resume()
+        return found
+
+    when(process, look)
+    return found[0]
+
+
+def test_a_worker_that_is_killed_twice_costs_its_run_only(mapped, tmp_path):
+    root, _ = mapped
+    process = start(command(root / "bids", tmp_path))
+    # Later than the first step: until then a pool does not watch all its workers.
+    guilty = stopped_in(process, "sub_01_wf/read_dwi/mask")
+    innocent = stopped_in(process, "sub_02_wf")
+    guilty.kill()
+    when(process, lambda: len(list(tmp_path.glob("out/logs/*/crash-*.txt"))) == 2)
+    innocent.resume()
+    stopped_in(process, "sub_01_wf").kill()
+    said = end_of(process)
+    assert process.returncode == ExitCode.RUN_FAILED, said
+    assert "Whatever it met is repeated, one at a time" in said
+    assert re.search(r"sub-01.*: A worker process was killed, most likely because memory", said)
+    assert not re.search(r"sub-02.*: A worker process was killed", said)
+    assert "1 run mapped, 1 failed" in said
+    outputs, undisturbed = contents(tmp_path / "out"), contents(root / "out")
+    of_innocent = {name for name in undisturbed if name.startswith("sub-02")}
+    assert {name: outputs.get(name) for name in of_innocent} == {
+        name: undisturbed[name] for name in of_innocent
+    }
+    assert not [name for name in outputs if name.startswith("sub-01/dwi")]
+
+
 def test_workers_that_stand_still_are_told_and_ended_and_their_work_repeated(mapped, tmp_path):
     root, _ = mapped
     process = start(command(root / "bids", tmp_path, "--stall-timeout", "0.05"))
@@ -121,8 +167,40 @@ def test_workers_that_stand_still_are_told_and_ended_and_their_work_repeated(map
     assert contents(tmp_path / "out") == contents(root / "out")
 
 
-@pytest.mark.parametrize("moment", [0, 4e9], ids=["to 1970", "to 2096"])
-def test_a_clock_that_jumps_changes_nothing(mapped, tmp_path, moment):
+#: What Python runs before anything else: a clock that goes wrong as soon as a file is there.
+CLOCK = """
+import os, time
+true, true_ns = time.time, time.time_ns
+time.time = lambda: true() + {shift} * os.path.exists({sign!r})
+time.time_ns = lambda: true_ns() + {shift} * 10**9 * os.path.exists({sign!r})
+"""
+
+
+@pytest.mark.parametrize("moment", [0, 4 * 10**9], ids=["to 1970", "to 2096"])
+def test_a_clock_that_jumps_during_a_run_changes_nothing(mapped, tmp_path, moment):
+    root, _ = mapped
+    sign, clock = tmp_path / "sign", tmp_path / "clock"
+    clock.mkdir()
+    shift = moment - int(time.time())
+    (clock / "sitecustomize.py").write_text(CLOCK.format(shift=shift, sign=str(sign)))
+    path = os.pathsep.join(filter(None, [str(clock), os.environ.get("PYTHONPATH")]))
+    process = start(command(root / "bids", tmp_path), PYTHONPATH=path)
+    when(process, lambda: list(tmp_path.glob("work/gmvae_wf/sub_*_wf/fit_*/fit")))
+    sign.touch()
+    said = end_of(process)
+    assert process.returncode == ExitCode.OK, said
+    (log,) = tmp_path.glob("out/logs/*/bids_gmvae.log")
+    years = re.findall(r"^(\d{4})-\d\d-\d\d ", log.read_text(), re.MULTILINE)
+    assert {int(year) for year in years} == {
+        time.localtime().tm_year,
+        time.localtime(moment).tm_year,
+    }
+    assert contents(tmp_path / "out") == contents(root / "out")
+    assert validate(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("moment", [0, 4e9], ids=["1970", "2096"])
+def test_files_of_another_age_are_taken_for_what_they_are(mapped, tmp_path, moment):
     root, _ = mapped
     shutil.copytree(root / "out", tmp_path / "out")
     shutil.copytree(root / "work", tmp_path / "work")
