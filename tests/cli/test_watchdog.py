@@ -42,7 +42,9 @@ def stop_myself():
 
 def stop_with_monitor(folder):
     """Do nothing but what Nipype's resource monitor does all the time."""
-    ResourceMonitor(os.getpid(), freq=1, fname=f"{folder}/monitored").start()
+    monitor = ResourceMonitor(os.getpid(), freq=1, fname=f"{folder}/monitored")
+    monitor.daemon = True  # else it keeps the process, if nothing ends it
+    monitor.start()
     time.sleep(20)
 
 
