@@ -95,8 +95,9 @@ def run_in_child(
 
 def end_children(pool: ProcessPoolExecutor) -> None:
     """End a pool and all workers at once, whatever they are doing."""
-    pool.shutdown(wait=False, cancel_futures=True)
+    # First: where one was killed already, the pool waits for the others under its lock.
     end_workers()
+    pool.shutdown(wait=False, cancel_futures=True)
 
 
 def start_worker(log_file: Path | None, verbose: int, started: Any = None) -> None:
