@@ -42,7 +42,7 @@ demo: $(STAMP) ## simulate two participants with known truth, map them, show whe
 
 test: lint ## all checks and tests, a quarter of an hour on two cores
 	$(BIN)/python -m pytest -q -n $(JOBS)
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m slow tests/faults
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m slow tests/faults
 
 test-slow: $(STAMP) ## the tests that take longer, too
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "slow and not container and not slurm"
@@ -51,7 +51,7 @@ test-engines: $(STAMP) ## the tests that need an image (`make image`) or SLURM; 
 	$(BIN)/python -m pytest -q -rs -m "container or slurm"
 
 test-faults: $(STAMP) ## of these bad input with its table, properties, fuzzing, kills, full disks
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not container and not slurm" \
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not container and not slurm" \
 		tests/faults tests/properties tests/fuzz
 
 test-mutation: $(STAMP) ## whether the tests notice deliberate bugs; half an hour
