@@ -7,11 +7,12 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing.context import BaseContext
+from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
 from operator import attrgetter
 from pathlib import Path
 from traceback import format_exception
@@ -37,11 +38,37 @@ KILLED = GMVAEError(
 )
 
 
+#: For how long a server that was killed may take to end, in seconds.
+LAST_BREATH = 60.0
+
+
+class Child(ForkServerProcess):
+    """A child that is started even while the server it would be forked from is being ended."""
+
+    def start(self) -> None:
+        """Start it; again, as long as the server is not gone but accepts nothing any more."""
+        deadline = time.monotonic() + LAST_BREATH
+        while True:
+            try:
+                return super().start()
+            except ConnectionError:
+                # A killed process closes its sockets before its parent can see that it ended.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+
+class ChildContext(ForkServerContext):
+    """The way to start a `Child`."""
+
+    Process = Child
+
+
 def process_context() -> BaseContext:
     """Give the way to start children: never a plain fork, which deadlocks once torch has run."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
+    context = ChildContext()
     context.set_forkserver_preload(PRELOAD)
     return context
 

@@ -3,9 +3,12 @@
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing import forkserver
 
 import pytest
 from nipype.interfaces.utility import Function
@@ -163,6 +166,17 @@ def test_a_child_that_is_killed_is_told_in_plain_words():
 def test_the_end_of_the_server_is_told_and_the_next_child_has_a_new_one():
     with pytest.raises(GMVAEError, match="A worker process was killed"):
         run_in_child(end_my_server, execution=ExecutionSettings())
+    assert run_in_child(answer, execution=ExecutionSettings()) == 42
+
+
+def test_a_child_is_started_while_its_server_is_ending(tmp_path):
+    run_in_child(answer, execution=ExecutionSettings())
+    server = forkserver._forkserver
+    # As a process that is being killed: it is there, but has closed its sockets.
+    with socket.socket(socket.AF_UNIX) as closed:
+        closed.bind(str(tmp_path / "closed"))
+    server._forkserver_address = str(tmp_path / "closed")
+    threading.Timer(0.5, os.kill, (server._forkserver_pid, signal.SIGKILL)).start()
     assert run_in_child(answer, execution=ExecutionSettings()) == 42
 
 
