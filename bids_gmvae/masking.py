@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_gmvae.exceptions import InputError
-from bids_gmvae.voxels import DAMAGED, Grid, load_image
+from bids_gmvae.voxels import DAMAGED, Grid, load_image, read_slope
 
 #: Largest difference of two affines that still count as the same grid, mm.
 AFFINE_TOLERANCE = 1e-3
@@ -173,6 +173,13 @@ def _open_on_grid(
         raise InputError(
             f"The {what} {path} must hold real numbers, but its data type is "
             f"{image.get_data_dtype()}.",
+            f"Give another one with {option} PATH.",
+        )
+    slope = read_slope(image)
+    if np.isinf(slope):
+        raise InputError(
+            f"The {what} {path} must have a scale that is a number, but its scl_slope is "
+            f"{slope:g}.",
             f"Give another one with {option} PATH.",
         )
     shape = image.shape[:3] if image.shape[3:] == (1,) else image.shape

@@ -38,7 +38,7 @@ class Grid:
         NIfTI codes of the source.
     qform : array of shape (4, 4), optional
         Where the qform of the source puts the voxels, which may differ from `affine`, the sform;
-        by default the same.
+        by default, and if that is damaged, the same.
     """
 
     shape: tuple[int, ...]
@@ -55,7 +55,7 @@ class Grid:
             affine=np.asarray(image.affine, dtype=np.float64),
             qform_code=int(image.header["qform_code"]),
             sform_code=int(image.header["sform_code"]),
-            qform=image.header.get_qform(coded=True)[0],
+            qform=read_qform(image),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,6 +91,43 @@ class Grid:
 def load_image(path: Path) -> nb.Nifti1Image:
     """Open an image lazily."""
     return nb.load(path)  # type: ignore[return-value]
+
+
+def read_qform(image: nb.Nifti1Image) -> NDArray[np.float64] | None:
+    """Give where the qform puts the voxels; None if there is none, or it is damaged.
+
+    Returns
+    -------
+    array of shape (4, 4) or None
+        Voxel indices to world coordinates, mm.
+    """
+    try:
+        qform = image.header.get_qform(coded=True)[0]
+    except ValueError:  # a quaternion that is no rotation; the checks of a run tell of it
+        return None
+    if qform is None or not np.isfinite(qform).all() or not np.linalg.det(qform[:3, :3]):
+        return None
+    return qform
+
+
+def read_slope(image: nb.Nifti1Image) -> float:
+    """Read ``scl_slope`` as the file has it: nibabel takes what is not finite for 1.
+
+    Parameters
+    ----------
+    image : Nifti1Image
+        From `load_image`.
+
+    Returns
+    -------
+    float
+        1 for formats that have no slope.
+    """
+    if not isinstance(image, nb.Nifti1Pair):
+        return 1.0
+    holder = image.file_map.get("header", image.file_map["image"])
+    with holder.get_prepare_fileobj("rb") as file:
+        return float(type(image.header).from_fileobj(file, check=False)["scl_slope"])
 
 
 def unmask(values: NDArray, mask: NDArray[np.bool_], fill: float = np.nan) -> NDArray:

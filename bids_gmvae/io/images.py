@@ -12,7 +12,7 @@ import numpy as np
 
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.io.inheritance import require_content
-from bids_gmvae.voxels import DAMAGED, load_image
+from bids_gmvae.voxels import DAMAGED, load_image, read_slope
 
 
 def open_image(path: Path) -> nb.Nifti1Image:
@@ -31,7 +31,8 @@ def open_image(path: Path) -> nb.Nifti1Image:
     Raises
     ------
     InputError
-        If the file is missing, cut off or no NIfTI image of real numbers that lie somewhere.
+        If the file is missing, cut off or no NIfTI image of real numbers that lie somewhere, or
+        if they are multiplied by infinity.
     """
     require_content(path)
     try:
@@ -56,6 +57,12 @@ def open_image(path: Path) -> nb.Nifti1Image:
         raise InputError(
             f"{path} must say where its voxels lie, but they have a volume of {volume:g} mm^3.",
             "Its affine is damaged; convert the image again.",
+        )
+    slope = read_slope(image)
+    if np.isinf(slope):
+        raise InputError(
+            f"{path} must have a scale that is a number, but its scl_slope is {slope:g}.",
+            "Its header is damaged; convert the image again.",
         )
     offset = int(image.dataobj.offset)  # type: ignore[attr-defined]
     expected = offset + image.get_data_dtype().itemsize * math.prod(image.shape)

@@ -20,8 +20,9 @@ from bids_gmvae.io.inheritance import Inheritance
 from bids_gmvae.io.run import Run
 from bids_gmvae.masking import check_grid
 from bids_gmvae.modalities.base import Issue
+from bids_gmvae.modalities.dwi_headers import check_header, check_scale
 from bids_gmvae.modalities.dwi_tables import GradientTable, read_table, to_acquisition
-from bids_gmvae.voxels import Grid
+from bids_gmvae.voxels import Grid, load_image
 
 #: Directions this far from unit length are rounded numbers; beyond the second, another quantity.
 ROUNDING, NOT_A_DIRECTION = 1e-2, 0.1
@@ -86,7 +87,7 @@ def check(run: Run, settings: ModelSettings) -> CheckedRun:
         image = open_image(run.image)
     except InputError as error:
         return CheckedRun(None, nothing, "", [], [_error("image", error)])
-    issues = [*_check_grid(run, image), *_check_mask(run, image, settings.mask)]
+    issues = [*check_header(run.image, image), *_check_mask(run, image, settings.mask)]
     issues += [*_check_noise_map(image, settings.noise_map), *_check_sidecar(run)]
     if len(image.shape) != 4 or image.shape[3] < 2:
         text = (
@@ -121,19 +122,6 @@ def _error(code: str, error: InputError) -> Issue:
     return Issue("error", code, error.message, error.hint)
 
 
-def _check_grid(run: Run, image: nb.Nifti1Image) -> list[Issue]:
-    if int(image.header["qform_code"]) or int(image.header["sform_code"]):
-        return []
-    return [
-        Issue(
-            "warning",
-            "no_orientation",
-            f"An image must say how it is oriented, but {run.image} has neither qform nor sform.",
-            "Left and right of the maps cannot be trusted; convert the image again.",
-        )
-    ]
-
-
 def _check_mask(run: Run, image: nb.Nifti1Image, mask: str) -> list[Issue]:
     path = run.companions.get("mask") if mask == "auto" else Path(mask)
     if path is None:
@@ -156,11 +144,12 @@ def _check_mask(run: Run, image: nb.Nifti1Image, mask: str) -> list[Issue]:
 def _check_noise_map(image: nb.Nifti1Image, noise_map: str) -> list[Issue]:
     if noise_map in ("auto", "global"):
         return []
+    path = Path(noise_map)
     try:
-        check_grid(Path(noise_map), Grid.of(image), what="noise map", option="--noise-map")
+        check_grid(path, Grid.of(image), what="noise map", option="--noise-map")
     except InputError as error:
         return [_error("noise_map", error)]
-    return []
+    return check_scale(path, load_image(path))
 
 
 def _check_sidecar(run: Run) -> list[Issue]:
