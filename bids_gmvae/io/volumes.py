@@ -47,6 +47,88 @@ class Rows:
     supported: NDArray[np.bool_]
 
 
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """What the values of each volume in a mask are like, (n_volumes,).
+
+    Attributes
+    ----------
+    means : array
+        Of the finite values; NaN where there is none.
+    constant : array of bool
+        Whether all finite values are equal, and there are several.
+    first : array
+        The value of the first voxel.
+    """
+
+    means: NDArray[np.float64]
+    constant: NDArray[np.bool_]
+    first: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, n_volumes: int) -> Levels:
+        """Make room for volumes that `look` is to see."""
+        return cls(np.empty(n_volumes), np.empty(n_volumes, dtype=bool), np.empty(n_volumes))
+
+    def look(self, number: int, values: NDArray) -> None:
+        """Note the values of a volume, (n_voxels,)."""
+        finite = np.isfinite(values)
+        known = values if finite.all() else values[finite]
+        self.first[number] = values[0]
+        self.means[number] = known.mean(dtype=np.float64) if len(known) else np.nan
+        several = len(known) > 0 and len(values) > 1
+        self.constant[number] = several and known.min() == known.max()
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Which volumes hold signal; some negative values, as interpolation makes, are sound."""
+        return (self.means > 0) & ~self.constant
+
+    @property
+    def negative(self) -> NDArray[np.bool_]:
+        """Which volumes hold less than no signal."""
+        return (self.means <= 0) & ~self.constant
+
+    def faults(self, what: str = "Each volume") -> Iterator[tuple[str, str, str]]:
+        """Say what is wrong with volumes that hold no signal.
+
+        Yields
+        ------
+        tuple of str
+            A short identifier, a sentence that starts with ``what``, and what to do.
+        """
+        hint = "Remove them from the image and from the gradient table."
+        absent = np.flatnonzero(np.isnan(self.means))
+        if len(absent):
+            text = (
+                f"{what} must hold finite values, but {self._name(absent)} hold none: the first "
+                f"voxel of volume {absent[0]} is {self.first[absent[0]]:g}."
+            )
+            yield "volume_not_finite", text, hint
+        flat = np.flatnonzero(self.constant)
+        if len(flat):
+            text = (
+                f"{what} must vary over the mask, but {self._name(flat)} do not: all voxels of "
+                f"volume {flat[0]} are {self.means[flat[0]]:g}."
+            )
+            yield "volume_constant", text, hint
+        below = np.flatnonzero(self.negative)
+        if len(below):
+            text = (
+                f"{what} must hold positive signals, but {self._name(below)} do not: the mean of "
+                f"volume {below[0]} over the mask is {self.means[below[0]]:.4g}."
+            )
+            hint = "Give magnitudes as the scanner wrote them, or remove these volumes."
+            yield "volume_negative", text, hint
+
+    def _name(self, volumes: NDArray[np.intp], limit: int = 10) -> str:
+        if len(volumes) == len(self.means):
+            return f"all {len(volumes)} volumes"
+        more = f" and {len(volumes) - limit} more" if len(volumes) > limit else ""
+        plural = "volume" if len(volumes) == 1 else "volumes"
+        return f"{plural} {', '.join(map(str, volumes[:limit]))}{more} (counted from 0)"
+
+
 def read_rows(
     image: nb.Nifti1Image, mask: NDArray[np.bool_], is_b0: NDArray[np.bool_], file: Path
 ) -> Rows:
@@ -66,16 +148,18 @@ def read_rows(
     Raises
     ------
     InputError
-        If the image is damaged.
+        If the image is damaged, or volumes of it hold no signal.
     """
     index = np.ravel_multi_index(np.nonzero(mask), mask.shape, order="F")
     signals = np.memmap(file, np.float32, mode="w+", shape=(len(index), len(is_b0)))
     block = np.empty((BLOCK, len(index)), np.float32)
     b0 = np.zeros(mask.size)
     total, b0_total = np.zeros((2, len(index)))
+    levels = Levels.empty(len(is_b0))
     for number, volume in enumerate(stored_volumes(image, len(is_b0))):
         position = number % BLOCK
         values = block[position] = scaled(volume.take(index), image)
+        levels.look(number, values)
         np.add(total, values, out=total, where=np.isfinite(values))
         if is_b0[number]:
             np.add(b0_total, values, out=b0_total, where=np.isfinite(values))
@@ -85,7 +169,44 @@ def read_rows(
                 rows = slice(first, first + CHUNK)
                 signals[rows, number - position : number + 1] = block[: position + 1, rows].T
     reference = (b0 / is_b0.sum()).astype(np.float32).reshape(mask.shape, order="F")
-    return Rows(signals, np.ascontiguousarray(reference), (b0_total > 0) & (total > 0))
+    supported = (b0_total > 0) & (total > 0)
+    _require_signal(image, levels, signals, supported)
+    return Rows(signals, np.ascontiguousarray(reference), supported)
+
+
+def _require_signal(
+    image: nb.Nifti1Image, levels: Levels, signals: NDArray, supported: NDArray[np.bool_]
+) -> None:
+    """Raise `InputError` if volumes hold no signal, unless it is the mask that lies beside it."""
+    suspects = np.flatnonzero(~levels.usable)
+    if supported.any():
+        for number in suspects:  # what is not mapped does not make them bad
+            levels.look(int(number), signals[supported, number])
+    elif len(suspects) == len(levels.means) and not levels.negative.any():
+        _require_values(image)
+        return
+    faults = list(levels.faults(f"Each volume of {image.get_filename()}"))
+    if faults:
+        raise InputError(" ".join(text for _, text, _ in faults), faults[0][2])
+
+
+def _require_values(image: nb.Nifti1Image) -> None:
+    """Raise `InputError` if no voxel of an image has signal."""
+    highest, first = -np.inf, np.nan
+    for number, volume in enumerate(stored_volumes(image, image.shape[3])):
+        values = scaled(volume, image)
+        first = values[0] if number == 0 else first
+        highest = max(highest, values.max(initial=-np.inf, where=np.isfinite(values)))
+    if not highest > 0:
+        raise _without_signal(str(image.get_filename()), highest, first)
+
+
+def _without_signal(what: str, highest: float, first: float) -> InputError:
+    found = f"their largest is {highest:g}" if np.isfinite(highest) else f"the first is {first:g}"
+    return InputError(
+        f"{what} must hold positive signals, but none of its values is one; {found}.",
+        "The image may be damaged or have a wrong scale; convert or preprocess it again.",
+    )
 
 
 def keep(signals: np.memmap, chosen: NDArray[np.bool_], *, axis: int) -> np.memmap:
@@ -133,17 +254,28 @@ def mean_volume(image: nb.Nifti1Image, chosen: NDArray[np.bool_]) -> NDArray[np.
     Returns
     -------
     array of float64, 3-D
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or no voxel of these volumes has signal.
     """
     shape = image.shape[:3]
     total, count = np.zeros((2, math.prod(shape)))
+    first = np.nan
     n_volumes = int(np.flatnonzero(chosen)[-1]) + 1
     for number, volume in enumerate(stored_volumes(image, n_volumes)):
         if chosen[number]:
             values = scaled(volume, image)
             finite = np.isfinite(values)
+            first = first if count.any() else values[0]
             total += np.where(finite, values, 0)
             count += finite
-    return (total / np.maximum(count, 1)).reshape(shape, order="F")
+    mean = total / np.maximum(count, 1)
+    if not (mean > 0).any():
+        highest = mean[count > 0].max(initial=-np.inf)
+        raise _without_signal(f"The mean b0 image of {image.get_filename()}", highest, first)
+    return mean.reshape(shape, order="F")
 
 
 def stored_volumes(image: nb.Nifti1Image, n_volumes: int) -> Iterator[NDArray]:

@@ -27,6 +27,7 @@ def check_brightness(
     means: NDArray[np.float64],
     slice_means: NDArray[np.float64],
     slice_sizes: NDArray[np.intp],
+    usable: NDArray[np.bool_],
     acquisition: Acquisition,
     settings: ModelSettings,
 ) -> list[Issue]:
@@ -38,11 +39,13 @@ def check_brightness(
     Parameters
     ----------
     means : array of shape (n_volumes,)
-        Mean signal over the mask; all positive.
+        Mean signal over the mask.
     slice_means : array of shape (n_slices, n_volumes)
         The same in each slice.
     slice_sizes : array of int, shape (n_slices,)
         Voxels of the mask in each slice.
+    usable : array of bool, shape (n_volumes,)
+        Volumes with a positive mean; the others are not looked at.
     acquisition : Acquisition
         Settings of the volumes.
     settings : ModelSettings
@@ -62,14 +65,15 @@ def check_brightness(
     is_b0 = (acquisition.bvals <= settings.b0_threshold).cpu().numpy()
     slices = slice_means[slice_sizes >= FEWEST_VOXELS]
     logs = np.log(np.maximum(np.vstack([means, slices]), np.finfo(float).tiny))
-    left = unexplained(logs, acquisition, shells, ~is_b0)
+    left = unexplained(logs, acquisition, shells, ~is_b0 & usable)
     off, judged = left.off, left.judged
-    for shell in np.unique(shells[is_b0]):
-        members = is_b0 & (shells == shell)
+    for shell in np.unique(shells[is_b0 & usable]):
+        members = is_b0 & usable & (shells == shell)
         # The upper of two middles: of two equal groups the darker one is named.
         usual = np.sort(logs[:, members], axis=1)[:, [members.sum() // 2]]
         off[:, members] = judged[:, members] = logs[:, members] - usual
-    enough = is_b0 | (np.bincount(shells)[shells] >= FEWEST_VOLUMES)
+    n_usable = np.bincount(shells[usable], minlength=shells.max() + 1)
+    enough = is_b0 | (n_usable[shells] >= FEWEST_VOLUMES)
     step = np.where(is_b0, B0_STEP, VOLUME_STEP)
     limit = MANY_SD * left.sd
     whole = enough & (np.abs(judged[0]) > np.maximum(step, limit[0]))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bids_gmvae.acquisition import Acquisition, find_shells
 from bids_gmvae.config import ModelSettings
+from bids_gmvae.io.volumes import Levels
 from bids_gmvae.modalities.base import Issue
 from bids_gmvae.modalities.dwi_brightness import check_brightness
 from bids_gmvae.modalities.dwi_floor import check_floor, late_volumes
@@ -65,27 +66,19 @@ def check_data(
     early = _early_shell(acquisition, settings)
     late = late_volumes(bvals, early, settings.max_b)
     seen = _look(signals, mask, weighted, early, late)
-    issues = _check_finite(np.isnan(seen.means), seen.bad_somewhere)
-    issues += _check_constant(seen.constant, seen.means)
-    issues += _check_zeros(seen.n_zero, int(weighted.sum()))
-    usable = np.isfinite(seen.means) & (seen.means > 0) & ~seen.constant
-    labels = check_labels(seen.means, acquisition, usable, settings)
+    levels = seen.levels
+    usable = levels.usable
+    issues = [Issue("error", *fault) for fault in levels.faults()]
+    if not issues:  # else they say why
+        issues += _check_finite(seen.bad_somewhere)
+        issues += _check_zeros(seen.n_zero, int(weighted.sum()))
+    labels = check_labels(levels.means, acquisition, usable, settings)
     issues += labels
     if not labels:  # else they say why
-        issues += [*_check_dark(seen.b0), *_check_water(seen, bvals[early])]
-        if late.any():
-            issues += check_floor(
-                seen.b0,
-                seen.early,
-                seen.late,
-                seen.late_sd,
-                bvals[early].mean(),
-                bvals[late].min(),
-            )
-        if usable.all():
-            issues += check_brightness(
-                seen.means, seen.slice_means, seen.slice_sizes, acquisition, settings
-            )
+        issues += _check_voxels(seen, bvals, early, late) if usable.all() else []
+        issues += check_brightness(
+            levels.means, seen.slice_means, seen.slice_sizes, usable, acquisition, settings
+        )
     if directional and "bvecs" in acquisition and not seen.bad_somewhere.all():
         bvecs = acquisition.bvecs.cpu().double().numpy()
         issues += check_gradients(
@@ -100,10 +93,8 @@ class _Seen:
 
     Attributes
     ----------
-    means : array of shape (n_volumes,)
-        Of the finite values; NaN where there is none.
-    constant : array of bool, shape (n_volumes,)
-        Whether all finite values of a volume are equal.
+    levels : Levels
+        What the values of each volume are like.
     bad_somewhere : array of bool, shape (n_voxels,)
         Whether a value is not finite.
     n_zero : array of int, shape (n_voxels,)
@@ -119,8 +110,7 @@ class _Seen:
         Standard deviation of those of high b-value.
     """
 
-    means: NDArray[np.float64]
-    constant: NDArray[np.bool_]
+    levels: Levels
     bad_somewhere: NDArray[np.bool_]
     n_zero: NDArray[np.intp]
     slice_means: NDArray[np.float64]
@@ -186,37 +176,19 @@ def _look(
     constant = (lowest == highest) & (n_voxels > 1)
     slice_means = slice_sums / np.maximum(slice_sizes, 1)[:, None]
     of_voxels = b0, early_mean, late_mean, late_sd
-    return _Seen(means, constant, bad_somewhere, n_zero, slice_means, slice_sizes, *of_voxels)
+    levels = Levels(means, constant, np.array(signals[0]))
+    return _Seen(levels, bad_somewhere, n_zero, slice_means, slice_sizes, *of_voxels)
 
 
-def _check_finite(whole: NDArray[np.bool_], bad_somewhere: NDArray[np.bool_]) -> list[Issue]:
-    if whole.any():
-        text = (
-            "Each volume must hold finite values, but "
-            f"{_enumerate(np.flatnonzero(whole))} (counted from 0) hold none."
-        )
-        hint = "Remove them from the image and from the gradient table."
-        return [Issue("error", "volume_not_finite", text, hint)]
+def _check_finite(bad_somewhere: NDArray[np.bool_]) -> list[Issue]:
     n_bad = int(bad_somewhere.sum())
-    if n_bad:
-        text = (
-            f"Values must be finite, but {n_bad} of {len(bad_somewhere)} voxels of the mask "
-            "have a value that is not."
-        )
-        return [Issue("warning", "not_finite", text, "These voxels are not mapped.")]
-    return []
-
-
-def _check_constant(constant: NDArray[np.bool_], means: NDArray[np.float64]) -> list[Issue]:
-    if not constant.any():
+    if not n_bad:
         return []
-    volumes = np.flatnonzero(constant)
     text = (
-        f"Each volume must vary over the mask, but {_enumerate(volumes)} (counted from 0) "
-        f"do not: all voxels of volume {volumes[0]} are {means[volumes[0]]:g}."
+        f"Values must be finite, but {n_bad} of {len(bad_somewhere)} voxels of the mask "
+        "have a value that is not."
     )
-    hint = "Remove them from the image and from the gradient table."
-    return [Issue("error", "volume_constant", text, hint)]
+    return [Issue("warning", "not_finite", text, "These voxels are not mapped.")]
 
 
 def _check_zeros(n_zero: NDArray[np.intp], n_weighted: int) -> list[Issue]:
@@ -235,10 +207,21 @@ def _check_zeros(n_zero: NDArray[np.intp], n_weighted: int) -> list[Issue]:
         issues.append(Issue(severity, "no_weighted_signal", text, hint))
     if some > 0:
         text = (
-            f"{some} of {len(n_zero)} voxels of the mask ({some / len(n_zero):.1%}) are 0 in some "
-            "weighted volumes; these zeros are kept as data."
+            f"{some} of {len(n_zero)} voxels of the mask ({some / len(n_zero):.1%}) are 0 or less "
+            "in some weighted volumes; these values are kept as data."
         )
         issues.append(Issue("info", "zeros", text))
+    return issues
+
+
+def _check_voxels(
+    seen: _Seen, bvals: NDArray[np.float64], early: NDArray[np.bool_], late: NDArray[np.bool_]
+) -> list[Issue]:
+    """Compare the means over volumes of each voxel."""
+    issues = [*_check_dark(seen.b0), *_check_water(seen, bvals[early])]
+    if late.any():
+        low, high = bvals[early].mean(), bvals[late].min()
+        issues += check_floor(seen.b0, seen.early, seen.late, seen.late_sd, low, high)
     return issues
 
 
@@ -273,9 +256,3 @@ def _check_water(seen: _Seen, bvals: NDArray[np.float64]) -> list[Issue]:
     )
     hint = "Check whether the b-values are too small, and whether the mask covers flow or air."
     return [Issue("warning", "faster_than_water", text, hint)]
-
-
-def _enumerate(volumes: NDArray[np.intp], limit: int = 10) -> str:
-    more = f" and {len(volumes) - limit} more" if len(volumes) > limit else ""
-    plural = "volume" if len(volumes) == 1 else "volumes"
-    return f"{plural} {', '.join(map(str, volumes[:limit]))}{more}"

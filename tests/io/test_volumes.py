@@ -75,6 +75,84 @@ def test_zeros_and_what_is_not_finite_are_no_lack_of_signal(tmp_path, values):
     assert mean_volume(open_image(path), IS_B0)[1, 0, 2] == 0
 
 
+def read(tmp_path, values, mask):
+    image = open_image(write(tmp_path / "dwi.nii.gz", values))
+    return read_rows(image, mask, IS_B0, tmp_path / "signals.f32")
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (np.nan, r"volume 7 \(counted from 0\) hold none: the first voxel of volume 7 is nan"),
+        (-np.inf, "the first voxel of volume 7 is -inf"),
+        (0, "vary over the mask, .* all voxels of volume 7 are 0"),
+        (100, "all voxels of volume 7 are 100"),
+    ],
+)
+def test_a_volume_without_signal_is_named_with_its_file_and_value(
+    tmp_path, values, mask, value, says
+):
+    values = values.astype("f4")
+    values[..., 7] = value
+    with pytest.raises(InputError, match=rf"Each volume of .*dwi\.nii\.gz must .*{says}"):
+        read(tmp_path, values, mask)
+
+
+@pytest.mark.parametrize("volume", [0, 7])
+def test_a_volume_of_negative_signals_is_named_whether_weighted_or_not(
+    tmp_path, values, mask, volume
+):
+    values = 100 + values // 1000
+    values[..., volume] *= -1
+    mean = f"{values[mask, volume].mean():.4g}"
+    says = rf"positive signals, but volume {volume} .* of volume {volume} over the mask is {mean}"
+    with pytest.raises(InputError, match=says):
+        read(tmp_path, values, mask)
+
+
+def test_negative_values_of_interpolation_are_data(tmp_path, values, mask):
+    values[np.random.default_rng(3).random(values.shape) < 0.05] = -20
+    rows = read(tmp_path, values, mask)
+    assert (rows.signals < 0).any()
+    assert rows.supported.all()
+
+
+def test_voxels_without_support_make_no_volume_bad(tmp_path, values):
+    everything = np.ones(SHAPE, dtype=bool)
+    values[1:] = -30_000
+    rows = read(tmp_path, values, everything)
+    np.testing.assert_array_equal(rows.supported, np.argwhere(everything)[:, 0] == 0)
+
+
+@pytest.mark.parametrize(
+    ("factor", "says"),
+    [
+        (0, r"dwi\.nii\.gz must hold positive signals, .* their largest is 0"),
+        (np.nan, r"dwi\.nii\.gz must hold positive signals, .* the first is nan"),
+        (-1, r"Each volume of .*dwi\.nii\.gz .* but all 67 volumes do not: the mean of volume 0"),
+    ],
+)
+def test_an_image_without_any_signal_is_blamed_and_not_the_mask(
+    tmp_path, values, mask, factor, says
+):
+    with pytest.raises(InputError, match=says):
+        read(tmp_path, (values * factor).astype("f4"), mask)
+
+
+def test_a_mask_beside_what_has_signal_is_no_fault_of_the_image(tmp_path, values, mask):
+    values[mask] = 0
+    assert not read(tmp_path, values, mask).supported.any()
+
+
+@pytest.mark.parametrize(
+    ("factor", "says"), [(0, "is 0"), (np.nan, "first is nan"), (-1, r"is -[\d.e+]+\.")]
+)
+def test_b0_images_without_signal_give_no_mean_to_find_a_mask_in(tmp_path, values, factor, says):
+    image = open_image(write(tmp_path / "dwi.nii.gz", (values * factor).astype("f4")))
+    with pytest.raises(InputError, match=rf"mean b0 image of .*dwi\.nii\.gz must .*{says}"):
+        mean_volume(image, IS_B0)
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_rows_and_columns_are_left_out_within_the_file(tmp_path, monkeypatch, axis):
     monkeypatch.setattr("bids_gmvae.io.volumes.CHUNK", 7)
@@ -114,7 +192,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_memory_does_not_grow_with_the_image(tmp_path):
-    volume = np.ones((64, 64, 40), "i2")
+    volume = np.arange(64 * 64 * 40, dtype="i2").reshape(64, 64, 40) % 100
     path = write(tmp_path / "dwi.nii.gz", np.stack([volume] * 150, axis=-1))
     command = [sys.executable, "-c", MEASURED, path, tmp_path / "signals.f32"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

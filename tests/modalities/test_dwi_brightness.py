@@ -16,14 +16,15 @@ BVALS = np.array([*[0] * 6, *[1000] * 30, *[2000] * 30])
 SIZES = np.array([400, 400, 400, 20])
 
 
-def check(means, slice_means=None, bvals=BVALS, bvecs=None):
+def check(means, slice_means=None, bvals=BVALS, bvecs=None, usable=None):
     bvecs = directions(len(bvals)) if bvecs is None else bvecs
     acquisition = Acquisition(
         bvals=torch.tensor(bvals, dtype=torch.float64), bvecs=torch.from_numpy(bvecs)
     )
     if slice_means is None:
         slice_means = np.tile(means, (len(SIZES), 1))
-    return check_brightness(means, slice_means, SIZES, acquisition, ModelSettings())
+    usable = np.ones(len(bvals), dtype=bool) if usable is None else usable
+    return check_brightness(means, slice_means, SIZES, usable, acquisition, ModelSettings())
 
 
 def named(issue):
@@ -38,6 +39,12 @@ def means():
     along = (directions(len(BVALS)) @ [0.6, 0.0, 0.8]) ** 2
     noise = np.random.default_rng(0).normal(0, 0.01, len(BVALS))
     return 1000 * np.exp(-BVALS * (0.6e-3 + 0.35e-3 * along) + noise)
+
+
+@pytest.mark.parametrize("lost", [BVALS == 0, BVALS > 0, BVALS == 2000, np.arange(66) == 8])
+def test_volumes_without_signal_are_left_out(means, lost):
+    means[lost] = np.nan
+    assert check(means, usable=~lost) == []
 
 
 def test_directions_alone_are_no_finding(means):

@@ -69,6 +69,22 @@ class TestValues:
         assert "volumes 4, 7" in issue.text
         assert "volume 4 are 0" in issue.text
 
+    def test_a_volume_of_negative_signals_is_the_one_finding(self, data):
+        data[..., 5] *= -1
+        (issue,) = self.check(data, directional=True)
+        assert codes([issue]) == [("error", "volume_negative")]
+        assert "volume 5 (counted from 0) do not: the mean of volume 5" in issue.text
+
+    def test_a_negative_b0_is_no_fault_of_the_mask(self, data):
+        data[..., 0] *= -1
+        assert codes(self.check(data)) == [("error", "volume_negative")]
+
+    def test_values_that_interpolation_made_negative_are_data(self, data):
+        data[np.random.default_rng(2).random(data.shape) < 0.002] = -0.5
+        (issue,) = self.check(data)
+        assert codes([issue]) == [("info", "zeros")]
+        assert "are 0 or less in some weighted volumes; these values are kept" in issue.text
+
     def test_zeros_at_high_b_are_data_but_voxels_without_any_signal_are_named(self, data):
         data[0, 0, :, 12] = 0
         assert codes(self.check(data)) == [("info", "zeros")]
@@ -84,6 +100,22 @@ class TestValues:
         data[0] = np.nan
         options = {"directional": True, "voxel_size": CUBE}
         assert check_data(data[mask], mask, acquisition_of(self.BVALS), SETTINGS, **options) == []
+
+
+@pytest.mark.parametrize("fault", [np.nan, 0, -1])
+@pytest.mark.parametrize("factor", [0.8, 0.5])
+def test_a_dropout_is_named_beside_a_volume_without_signal(fault, factor):
+    bvals = np.repeat([0, 1000, 2000], [4, 30, 30])
+    noise = np.random.default_rng(0).normal(1, 0.02, (6, 6, 6, len(bvals)))
+    data = 100 * tissue(bvals) * noise
+    data[..., 5] *= fault
+    data[..., 12] *= factor
+    mask = np.ones(data.shape[:3], dtype=bool)
+    options = {"directional": False, "voxel_size": CUBE}
+    error, warning = check_data(data[mask], mask, acquisition_of(bvals), SETTINGS, **options)
+    assert (error.severity, warning.severity) == ("error", "warning")
+    assert "volume 5 (counted from 0)" in error.text
+    assert "volume 12 (" in warning.text
 
 
 class TestLabels:
@@ -260,7 +292,7 @@ class TestRealData:
         rows, mask, acquisition, size = real_run(real_data, "01_cfin_multishell_brain", tmp_path)
         options = {"directional": False, "voxel_size": size}
         (issue,) = check_data(rows, mask, acquisition, SETTINGS, **options)
-        assert "(8.6%) are 0 in some weighted volumes" in issue.text
+        assert "(8.6%) are 0 or less in some weighted volumes" in issue.text
 
     def test_three_counts_more_are_a_floor_that_fluid_shows(self, real_data, tmp_path):
         rows, mask, acquisition, size = real_run(real_data, "01_cfin_multishell_brain", tmp_path)
