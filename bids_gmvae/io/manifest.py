@@ -57,7 +57,7 @@ def read_manifest(out_dir: Path) -> list[dict[str, str]]:
     """Read the manifest; empty if there is none, or none that can be read."""
     try:
         rows = read_tsv(out_dir / MANIFEST)
-    except (FileNotFoundError, UnicodeDecodeError, csv.Error):
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError, csv.Error):
         return []
     return [row for row in rows if all(row.get(column) for column in COLUMNS)]
 

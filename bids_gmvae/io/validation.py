@@ -53,6 +53,12 @@ def validate(out_dir: Path, inputs: Mapping[str, Path] | None = None) -> Validat
     suspects = {out_dir / name for name, _ in found}
     unreachable: set[str] = set()
     present = dataset_files(out_dir)
+    found += [
+        (path.relative_to(out_dir).as_posix(), "there is no image.")
+        for path in present
+        if path.suffix == ".json" and kind_of(path.name)
+        if not (image := path.with_suffix(".nii.gz")).exists() and image not in suspects
+    ]
     for path in present:
         if not path.name.endswith(".nii.gz"):
             continue
@@ -64,7 +70,7 @@ def validate(out_dir: Path, inputs: Mapping[str, Path] | None = None) -> Validat
             found += [(sidecar.relative_to(out_dir).as_posix(), text) for text in problems]
         elif sidecar not in suspects:
             found.append((name, "there is no sidecar."))
-        named = images_of(content.get("Sources", []), roots)
+        named = images_of(sources_of(content), roots)
         unreachable |= {uri for uri, image in named.items() if image is None}
         sources = [image for image in named.values() if image is not None]
         found += [(name, text) for text in check_image(path, sources, suspects)]
@@ -99,12 +105,18 @@ def linked_datasets(out_dir: Path) -> dict[str, list[Path]]:
     try:
         text = (out_dir / "dataset_description.json").read_text(encoding="utf-8")
         links = json.loads(text)["DatasetLinks"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        local = [(key, urlsplit(str(link))) for key, link in links]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}  # the manifest tells of a description that was changed
-    local = ((key, urlsplit(str(link))) for key, link in links)
     return {
         key: [out_dir / unquote(link.path)] for key, link in local if link.scheme in ("", "file")
     }
+
+
+def sources_of(sidecar: Mapping[str, Any]) -> list[str]:
+    """Give the BIDS URIs of a sidecar; none if its ``Sources`` is no list, which is told."""
+    sources = sidecar.get("Sources")
+    return [str(uri) for uri in sources] if isinstance(sources, list) else []
 
 
 def images_of(uris: Sequence[str], roots: Mapping[str, Sequence[Path]]) -> dict[str, Path | None]:
@@ -124,7 +136,7 @@ def images_of(uris: Sequence[str], roots: Mapping[str, Sequence[Path]]) -> dict[
     """
     found: dict[str, Path | None] = {}
     for uri in uris:
-        match = re.fullmatch(r"bids:([^:]+):(.+\.nii(?:\.gz)?)", str(uri))
+        match = re.fullmatch(r"bids:([^:]+):(.+\.nii(?:\.gz)?)", uri)
         if match:
             places = [root / unquote(match[2]) for root in roots.get(match[1], ())]
             found[uri] = next((place for place in places if place.is_file()), None)
@@ -150,7 +162,7 @@ def read_sidecar(path: Path, image: str) -> tuple[Mapping[str, Any], list[str]]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return {}, [f"the sidecar cannot be read ({error})."]
     if not isinstance(content, dict):
         return {}, ["the sidecar is not a JSON object."]
@@ -178,6 +190,9 @@ def sidecar_problems(name: str, sidecar: Mapping[str, Any]) -> Iterator[str]:
     for error in sorted(_validator(kind).iter_errors(sidecar), key=str):
         where = ".".join(str(part) for part in error.absolute_path)
         yield f"the sidecar{f' ({where})' if where else ''} is wrong: {error.message}"
+    own = re.match(r"sub-[^_]+_(?:ses-[^_]+_)?", name)
+    if own and not any(own.group() in uri for uri in sources_of(sidecar)):
+        yield f"none of its Sources is of {own.group().strip('_')}"
     if "_space-" in name and "SpatialReference" not in sidecar:
         yield "the sidecar lacks SpatialReference, which a space- entity requires"
     if ("_desc-samples_" in name) != ("BootstrapAxis" in sidecar):

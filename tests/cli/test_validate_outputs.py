@@ -11,15 +11,30 @@ import nibabel as nb
 import numpy as np
 import pytest
 
+from bids_gmvae.cli import workers
+from bids_gmvae.cli.parser import parse_args
+from bids_gmvae.cli.run import _validate_outputs
 from bids_gmvae.exceptions import ExitCode
-from bids_gmvae.io.atomic import read_tsv, write_image, write_tsv
+from bids_gmvae.io.atomic import read_tsv
 from bids_gmvae.io.dataset import validate
-from bids_gmvae.io.manifest import COLUMNS, write_manifest
+from bids_gmvae.io.manifest import write_manifest
 from bids_gmvae.io.validation import validate as examine
+from tests.cli.damage import (
+    DAMAGE,
+    MASK,
+    MODEL,
+    MSD,
+    S0,
+    STATUS,
+    STEM,
+    delete_a_map,
+    drop_a_field_of_a_sidecar,
+    exceed_the_range,
+    flip_a_byte,
+    move_a_map,
+    rewrite,
+)
 from tests.tiny import tiny_dataset
-
-STEM = "sub-01/dwi/sub-01"
-MSD = f"{STEM}_model-msdki_param-msd_desc-mean_dwimap"
 
 
 def run(*arguments):
@@ -39,7 +54,7 @@ def study(tmp_path_factory):
     root = tmp_path_factory.mktemp("study")
     tiny_dataset(root / "bids", STEM)
     code, _, error = run(
-        root / "bids", root / "out", "participant", "-w", root / "work", "--estimator", "lsq"
+        root / "bids", root / "out", "participant", "-w", root / "work", "--n-components", "2"
     )
     assert code == ExitCode.OK, error
     return root
@@ -56,122 +71,24 @@ def named(problems):
     return {problem.split(": ")[0] for problem in problems}
 
 
-def rewrite(path, data=None, affine=None):
-    image = nb.load(path)
-    data = np.asanyarray(image.dataobj).copy() if data is None else data
-    write_image(path, nb.Nifti1Image(data, image.affine if affine is None else affine))
+@pytest.fixture
+def command(study, out, monkeypatch, capsys):
+    """Give the command in this process: its exit code, and what it printed."""
 
+    def here(function, *args, execution):
+        return function(*args)
 
-def flip_a_byte(out):
-    path = out / f"{MSD}.nii.gz"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    return path
+    def call():
+        work = out.parent / "w"
+        code = _validate_outputs(
+            parse_args(
+                [*map(str, (study / "bids", out, "participant", "-w", work, "--validate-outputs"))]
+            )
+        )
+        return code, capsys.readouterr().out.splitlines()
 
-
-def delete_a_sidecar(out):
-    path = out / f"{MSD}.json"
-    path.unlink()
-    return path
-
-
-def delete_the_mask(out):
-    path = out / f"{STEM}_desc-gmvae_mask.nii.gz"
-    path.unlink()
-    return path
-
-
-def drop_a_field_of_a_sidecar(out):
-    path = out / f"{MSD}.json"
-    content = json.loads(path.read_text())
-    del content["Units"]
-    path.write_text(json.dumps(content))
-    return path
-
-
-def move_a_map(out):
-    path = out / f"{MSD}.nii.gz"
-    affine = nb.load(path).affine.copy()
-    affine[0, 3] += 2
-    rewrite(path, affine=affine)
-    return path
-
-
-def move_the_mask(out):
-    path = out / f"{STEM}_desc-gmvae_mask.nii.gz"
-    rewrite(path, affine=np.eye(4))
-    return path
-
-
-def cut_the_mask(out):
-    path = out / f"{STEM}_desc-gmvae_mask.nii.gz"
-    path.write_bytes(path.read_bytes()[:60])
-    return path
-
-
-def exceed_the_range(out):
-    path = out / f"{MSD}.nii.gz"
-    data = nb.load(path).get_fdata(dtype=np.float32)
-    data[3, 3, 1] = 1.0  # mm^2/s, 300 times free water
-    rewrite(path, data)
-    return path
-
-
-def make_a_deviation_negative(out):
-    path = out / f"{MSD.replace('mean', 'std')}.nii.gz"
-    rewrite(path, -nb.load(path).get_fdata(dtype=np.float32))
-    return path
-
-
-def make_a_signal_negative(out):
-    path = out / f"{MSD.replace('msd_', 's0_')}.nii.gz"
-    rewrite(path, -nb.load(path).get_fdata(dtype=np.float32))
-    return path
-
-
-def forge_a_status(out):
-    path = out / f"{STEM}_model-msdki_desc-status_dseg.nii.gz"
-    data = np.asanyarray(nb.load(path).dataobj).copy()
-    data[3, 3, 1] = 99
-    rewrite(path, data)
-    return path
-
-
-def drop_a_line_of_the_manifest(out):
-    rows = [row for row in read_tsv(out / "manifest.tsv") if row["path"] != f"{MSD}.nii.gz"]
-    write_tsv(out / "manifest.tsv", rows, COLUMNS)
-    return out / f"{MSD}.nii.gz"
-
-
-def add_a_file(out):
-    path = out / "sub-01" / "dwi" / "notes.txt"
-    path.write_text("mine")
-    return path
-
-
-def lose_the_manifest(out):
-    (out / "manifest.tsv").write_bytes(b"path\tsize\xff")
-    return out / "manifest.tsv"
-
-
-#: What is done, and what is said of the file beyond that it is not the one of the manifest.
-DAMAGE = [
-    (flip_a_byte, "its checksum is not that of"),
-    (delete_a_sidecar, "but not there"),
-    (delete_the_mask, "but not there"),
-    (drop_a_field_of_a_sidecar, "'Units' is a required property"),
-    (move_a_map, "the grid is not that of its source sub-01_dwi.nii.gz"),
-    (move_the_mask, "the grid is not that of its source"),
-    (cut_the_mask, "the image cannot be read"),
-    (exceed_the_range, "exceed the range"),
-    (make_a_deviation_negative, "exceed the range 0 to inf"),
-    (make_a_signal_negative, "exceed the range 0 to inf"),
-    (forge_a_status, r"unknown status codes \[99\]"),
-    (drop_a_line_of_the_manifest, "it is not in manifest.tsv"),
-    (add_a_file, "it is not in manifest.tsv"),
-    (lose_the_manifest, "missing or cannot be read"),
-]
+    monkeypatch.setattr(workers, "run_in_child", here)
+    return call
 
 
 def test_what_was_written_passes_and_its_input_is_found(study):
@@ -182,11 +99,119 @@ def test_what_was_written_passes_and_its_input_is_found(study):
 
 
 @pytest.mark.parametrize(("damage", "says"), DAMAGE, ids=[damage.__name__ for damage, _ in DAMAGE])
-def test_damage_is_named_with_its_file_and_nothing_else(out, damage, says):
+def test_damage_is_named_with_its_file_and_nothing_else(out, command, damage, says):
     path = damage(out)
-    problems = validate(out)
+    code, problems = command()
+    assert code == ExitCode.INVALID_OUTPUT
     assert named(problems) == {path.relative_to(out).as_posix()}
     assert re.search(says, "\n".join(problems))
+
+
+PROBABILITY = "exceed the range 0 to 1"
+POSITIVE = "exceed the range 0 to inf"
+
+#: Images, what one voxel of them is made, and what is said.
+VALUES = [
+    ("desc-residual_dwimap", -1, POSITIVE),
+    ("desc-noise_dwimap", -1, POSITIVE),
+    ("param-s0_desc-mean_dwimap", -1, POSITIVE),
+    ("param-msk_desc-std_dwimap", -1, POSITIVE),
+    ("param-msk_desc-mean_dwimap", 99, "exceed the range"),
+    ("param-msk_desc-lsq_dwimap", 99, "exceed the range"),
+    ("param-msd_desc-priorinfluence_dwimap", 1.01, PROBABILITY),
+    ("param-msd_desc-priorinfluence_dwimap", -0.01, PROBABILITY),
+    ("label-C1_desc-component_probseg", 1.01, PROBABILITY),
+    ("label-C2_desc-component_probseg", -0.01, PROBABILITY),
+    ("desc-unexpected_probseg", 1.01, PROBABILITY),
+    ("desc-unexpected_probseg", -0.01, PROBABILITY),
+    ("desc-noise_dwimap", np.inf, "infinite values"),
+    ("param-msd_desc-mean_dwimap", np.nan, "1 voxels are NaN though their fit did not fail"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "says"), VALUES)
+def test_one_impossible_voxel_is_found_even_if_the_manifest_agrees(
+    out, command, name, value, says
+):
+    path = out / f"{MODEL}_{name}.nii.gz"
+    data = nb.load(path).get_fdata(dtype=np.float32)
+    assert np.isfinite(data[3, 3, 1])
+    data[3, 3, 1] = value
+    rewrite(path, data)
+    write_manifest(out)
+    code, problems = command()
+    assert code == ExitCode.INVALID_OUTPUT
+    assert named(problems) == {path.relative_to(out).as_posix()}
+    assert says in "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [(MSD, np.float64), (S0, np.int16), (STATUS, np.int16), (MASK, np.float32)],
+)
+def test_another_data_type_is_found_even_if_the_manifest_agrees(out, command, name, wrong):
+    path = out / f"{name}.nii.gz"
+    right = nb.load(path).get_data_dtype()
+    rewrite(path, np.asanyarray(nb.load(path).dataobj).astype(wrong))
+    write_manifest(out)
+    code, problems = command()
+    assert code == ExitCode.INVALID_OUTPUT
+    assert problems == [f"{name}.nii.gz: the data type is {np.dtype(wrong)}, not {right}."]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "the sidecar cannot be read"),
+        (b'{"Units": ', "the sidecar cannot be read"),
+        (b"\xff\xfe", "the sidecar cannot be read"),
+        (b"[" * 10**5, "the sidecar cannot be read"),
+        (b"[1, 2]", "the sidecar is not a JSON object"),
+        (b"null", "the sidecar is not a JSON object"),
+        (b'{"Sources": 5}', "5 is not of type 'array'"),
+    ],
+)
+def test_a_sidecar_that_is_none_is_named_even_if_the_manifest_agrees(out, command, content, says):
+    (out / f"{MSD}.json").write_bytes(content)
+    write_manifest(out)
+    code, problems = command()
+    assert code == ExitCode.INVALID_OUTPUT
+    assert named(problems) == {f"{MSD}.json"}
+    assert says in "\n".join(problems)
+
+
+def test_maps_under_the_name_of_another_are_found_even_if_the_manifest_agrees(out, command):
+    for path in sorted((out / "sub-01" / "dwi").iterdir()):
+        other = out / path.relative_to(out).as_posix().replace("sub-01", "sub-02")
+        other.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, other)
+    write_manifest(out)
+    code, problems = command()
+    assert code == ExitCode.INVALID_OUTPUT
+    sidecars = [path.with_name(f"{path.name[:-7]}.json") for path in out.rglob("sub-02*.nii.gz")]
+    assert problems == [
+        f"{path.relative_to(out).as_posix()}: none of its Sources is of sub-02."
+        for path in sorted(sidecars)
+    ]
+
+
+def test_a_sidecar_without_its_image_is_found_even_if_the_manifest_agrees(out, command):
+    delete_a_map(out)
+    write_manifest(out)
+    assert command() == (ExitCode.INVALID_OUTPUT, [f"{MSD}.json: there is no image."])
+
+
+@pytest.mark.parametrize(
+    "links", ['{"raw": "http://["}', '{"raw": 5}', "[]", "[" * 10**5, '{"raw": "file:///a%00b"}']
+)
+def test_links_that_lead_nowhere_do_not_stop_the_comparison(out, command, links):
+    path = out / "dataset_description.json"
+    path.write_text(f'{{"Name": "x", "DatasetLinks": {links}}}')
+    write_manifest(out)
+    exceed_the_range(out)
+    code, problems = command()
+    assert code == ExitCode.INVALID_OUTPUT
+    assert named(problems) == {f"{MSD}.nii.gz"}
 
 
 @pytest.mark.parametrize("damage", [move_a_map, exceed_the_range, drop_a_field_of_a_sidecar])
@@ -205,14 +230,20 @@ def test_maps_of_another_grid_than_the_input_are_found_where_the_input_is_now(st
     }
 
 
-def test_an_input_that_is_gone_is_told(out):
+def test_an_input_that_is_gone_is_a_warning(out, tmp_path):
+    tiny_dataset(tmp_path / "empty")
     description = json.loads((out / "dataset_description.json").read_text())
     description["DatasetLinks"]["raw"] = "file:///nowhere"
     (out / "dataset_description.json").write_text(json.dumps(description))
     write_manifest(out)
-    found = examine(out)
-    assert found.problems == ()
-    assert f"bids:raw:{STEM}_dwi.nii.gz" in found.unreachable
+    assert f"bids:raw:{STEM}_dwi.nii.gz" in examine(out).unreachable
+    code, text, error = run(
+        tmp_path / "empty", out, "participant", "-w", tmp_path / "w", "--validate-outputs"
+    )
+    assert code == ExitCode.OK, error
+    assert text.startswith("Valid: ")
+    assert re.search(r"Not found: 2 input images, such as bids:raw:\S+_mask\.nii\.gz", error)
+    assert "Grids were compared with masks instead" in error
 
 
 def test_damage_to_others_is_not_taken_for_the_original(out):
