@@ -82,6 +82,8 @@ RC = MappingProxyType(
         "xtick.labelsize": 8.5,
         "ytick.labelsize": 8.5,
         "text.color": INK,
+        # A name with two dollar signs is no formula.
+        "text.parse_math": False,
         "svg.hashsalt": "bids_gmvae",
         "svg.fonttype": "path",
     }

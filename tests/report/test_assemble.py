@@ -13,8 +13,7 @@ from bids_gmvae.io.atomic import write_json, write_tsv
 from bids_gmvae.report.assemble import build_group_report, build_report
 from bids_gmvae.report.reportlets import describe, figures_dir, write_unmapped
 from tests.report.phantoms import make_result
-
-HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+from tests.report.reading import HOSTILE, assert_harmless
 
 
 class Page(HTMLParser):
@@ -75,14 +74,45 @@ def test_contents_lead_to_places_that_exist_once(mapped):
     assert len(set(page.ids)) == len(page.ids)
 
 
-def test_hostile_text_is_shown_and_not_run(copy):
-    issue = {"severity": "warning", "code": "x", "text": HOSTILE, "hint": HOSTILE}
-    change(copy, issues=[issue], input=HOSTILE, frame=HOSTILE, settings={HOSTILE: HOSTILE})
-    text = build_report(copy, "01").read_text()
-    assert "script" not in Page(text).tags
-    assert "<script>" not in text
-    assert "<img src=x" not in text
-    assert "&lt;script&gt;" in text
+#: What a page does not show of a report, but goes by.
+NOT_SHOWN = {
+    "file",
+    "section",
+    "kind",
+    "severity",
+    "code",
+    "stem",
+    "subject",
+    "label",
+    "reference",
+}
+
+
+def spoil(value, text):
+    """Append a text to all texts of a report that are shown; gives these."""
+    spoilt = []
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(inner, str) and key not in NOT_SHOWN:
+            value[key] = f"{inner}{text}"
+            spoilt.append(value[key])
+        elif isinstance(inner, dict | list):
+            spoilt += spoil(inner, text)
+    return spoilt
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_whatever_a_report_says_is_shown_and_not_run(copy, text):
+    (path,) = figures_dir(copy, "01").glob("*_desc-report_dwi.json")
+    report = json.loads(path.read_text())
+    report["issues"] = [{"severity": "warning", "code": "x", "text": "A reason", "hint": "Help"}]
+    report["settings"] |= {f"key{text}": "value"}
+    report["stem"] = f"sub-01_acq-a{text}"
+    expected = [*spoil(report, text), f"key{text}", f"acq a{text}"]
+    expected.remove(f"Training{text}")  # the heading of its section says it
+    assert len(expected) > 60
+    path.write_text(json.dumps(report))
+    shown = assert_harmless(build_report(copy, "01").read_text())
+    assert [value for value in expected if value not in shown] == []
 
 
 def test_a_missing_figure_is_left_out(copy, caplog):

@@ -1,10 +1,14 @@
+import html
+import xml.etree.ElementTree as ET
+
 import pytest
 
 from bids_gmvae.exceptions import InputError
 from bids_gmvae.group.outliers import flag_outliers
-from bids_gmvae.io.atomic import write_tsv
+from bids_gmvae.io.atomic import read_tsv, write_tsv
 from bids_gmvae.report.assemble import build_group_report
 from bids_gmvae.report.group_page import _label, _regions
+from tests.report.reading import HOSTILE, assert_harmless, drawings
 from tests.report.test_assemble import Page
 
 N = 7
@@ -73,9 +77,41 @@ def test_parameters_bear_their_description(cohort):
     assert "<h4>Mean signal diffusivity</h4>" in build_group_report(cohort).read_text()
 
 
-def test_names_of_regions_cannot_inject_markup(cohort):
-    text = build_group_report(cohort).read_text()
-    assert "<b>left" not in text
+@pytest.mark.parametrize("text", HOSTILE)
+def test_whatever_the_tables_say_is_shown_and_not_run(cohort, text):
+    tables = {name: read_tsv(cohort / name) for name in ("group_qc.tsv", "group_parameters.tsv")}
+    for name, rows in tables.items():
+        columns = {"run", "model", "participant_id", "parameter", "segmentation"}
+        spoilt = [
+            row
+            | {key: f"{row[key]}{text}" for key in columns & row.keys()}
+            | {"outlier_measures": f"snr_b0; my own{text}"}
+            for row in rows
+            if row.get("segmentation", "atlas") == "atlas"
+        ]
+        write_tsv(cohort / name, spoilt)
+    shown = assert_harmless(build_group_report(cohort).read_text())
+    for word in ("sub-3", "msdki", "my own", "msd", "atlas"):
+        assert f"{word}{text}" in shown
+
+
+@pytest.mark.parametrize(
+    "name", ["<b>left</b>", "</svg><script>", '"left" & right', "a--><b>", "$\\bad$", "cost $x$ a"]
+)
+def test_names_of_regions_are_drawn_as_they_are(cohort, name):
+    rows = [row | {"region": name} for row in read_tsv(cohort / "group_parameters.tsv")]
+    write_tsv(cohort / "group_parameters.tsv", rows)
+    page = build_group_report(cohort).read_text()
+    assert_harmless(page)
+    (*_, drawing) = drawings(page)
+    tree = ET.fromstring(drawing, ET.XMLParser(target=ET.TreeBuilder(insert_comments=True)))
+    # Letters are drawn as lines; what they say is a comment beside.
+    comments = [each.text.strip() for each in tree.iter(ET.Comment)]
+    assert html.escape(name.replace("-", " "), quote=False) in comments
+    assert {each.tag.rpartition("}")[2] for each in tree.iter() if isinstance(each.tag, str)} <= {
+        "svg", "metadata", "RDF", "Work", "type", "format", "defs", "style", "g", "path", "use",
+        "clipPath", "rect",
+    }  # fmt: skip
 
 
 def test_few_scans_are_not_judged(cohort):
