@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -125,9 +126,12 @@ def cut_fit(place: Place) -> list[object]:
 
 
 def fit_that_escapes(place: Place) -> list[object]:
+    """Add to the archive of a real fit what would be files elsewhere if it were unpacked."""
     path = place.root / "fit.pt"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("../../escaped.txt", "out of the folder")
+    shutil.copy(fit_of(place), path)
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in ("../../escaped.txt", f"{place.root.parent}/escaped absolutely.txt"):
+            archive.writestr(name, "out of the folder")
     return ["--reuse-fit", path]
 
 
