@@ -59,6 +59,32 @@ def noise_of(data: np.ndarray) -> Callable[[Place], list[object]]:
     return lambda place: ["--noise-map", save(place.root / "noise.nii.gz", data)]
 
 
+def negated(volume: int) -> Callable[[np.ndarray], np.ndarray]:
+    def change(data: np.ndarray) -> np.ndarray:
+        data[..., volume] *= -1
+        return data
+
+    return change
+
+
+def with_affines(qform: np.ndarray, *fields: tuple[int, bytes]) -> Callable[[Place], None]:
+    """Give what writes a qform beside the sform, both of the scanner, and overwrites fields."""
+
+    def spoil(place: Place) -> None:
+        image = nb.load(place.run())
+        image.set_qform(qform, 1)
+        image.set_sform(image.affine, 1)
+        nb.save(image, place.run())
+        header_of(*fields)(place)
+
+    return spoil
+
+
+def without_mask(spoil: Callable[[Place], None]) -> Callable[[Place], None]:
+    """Give what does some damage, and takes the mask away."""
+    return lambda place: (spoil(place), place.mask.unlink())[1]
+
+
 def one_volume(value: float, volume: int = 7) -> Callable[[np.ndarray], np.ndarray]:
     def change(data: np.ndarray) -> np.ndarray:
         data[..., volume] = value
@@ -101,11 +127,6 @@ def air(place: Place) -> None:
     mask = np.zeros(SHAPE, np.uint8)
     mask[:2, :2] = 1
     save(place.mask, mask)
-
-
-def not_oriented(place: Place) -> None:
-    header_of((252, b"\0" * 4))(place)
-    place.mask.unlink()
 
 
 def moved(distance: float) -> np.ndarray:
@@ -174,7 +195,7 @@ CASES = [
     Case(
         "no orientation",
         f"{IMAGE} has neither qform nor sform",
-        not_oriented,
+        without_mask(header_of((252, b"\0" * 4))),
         code=ExitCode.OK,
     ),
     Case(
@@ -183,19 +204,80 @@ CASES = [
         header_of((112, np.array([1, np.nan], "<f4").tobytes())),
     ),
     Case(
-        "two files of one run",
+        "nan as slope of the scale",
+        f"scl_slope of {IMAGE} is nan",
+        header_of((112, FLOAT_NAN)),
+        code=ExitCode.OK,
+    ),
+    Case(
+        "inf as slope of the scale",
+        f"{IMAGE} must have a scale .* scl_slope is inf",
+        header_of((112, np.array(np.inf, "<f4").tobytes())),
+    ),
+    Case(
+        "a qform and a sform 3 mm apart",
+        f"those of {IMAGE} put a corner 3 mm apart",
+        with_affines(moved(3)),
+        code=ExitCode.OK,
+    ),
+    Case(
+        "a qform and a sform of opposite sides",
+        f"those of {IMAGE} put a corner 24 mm apart",
+        with_affines(AFFINE * [-1, 1, 1, 1]),
+        code=ExitCode.OK,
+    ),
+    Case(
+        "a qform that is no rotation",
+        f"that of {IMAGE} cannot be read",
+        with_affines(AFFINE, (256, np.array(2, "<f4").tobytes())),
+        code=ExitCode.OK,
+    ),
+    Case(
+        "two files of one run, planned",
         r"sub-02_dwi\.nii\.gz: would have the same output names",
         two_runs_of_one_name,
         code=ExitCode.OK,
     ),
+    Case(
+        "two files of one run",
+        r"sub-02_dwi\.nii\.gz: would have the same output names",
+        two_runs_of_one_name,
+        code=ExitCode.RUN_FAILED,
+        maps=True,
+    ),
     Case("a damaged gzip file", f"{IMAGE}", file_of(flipped_bit), maps=True),
-    Case("a volume of nan", "volume 7 .* hold", image_of(one_volume(np.nan)), maps=True),
-    Case("a volume of inf", "volume 7 .* hold", image_of(one_volume(np.inf)), maps=True),
-    Case("a constant volume", "volume 7 are 100", image_of(one_volume(100)), maps=True),
-    Case("an empty volume", "volume 7 are 0", image_of(one_volume(0)), maps=True),
-    Case("an image of zeros", "none of its 60 voxels", image_of(lambda x: 0 * x), maps=True),
-    Case("an image of nan", "none of its 60 voxels", image_of(lambda x: x * np.nan), maps=True),
-    Case("negative signals", "none of its 60 voxels", image_of(lambda x: -x), maps=True),
+    Case("a volume of nan", f"{IMAGE} .*volume 7 is nan", image_of(one_volume(np.nan)), maps=True),
+    Case("a volume of inf", f"{IMAGE} .*volume 7 is inf", image_of(one_volume(np.inf)), maps=True),
+    Case("a constant volume", f"{IMAGE} .*volume 7 are 100", image_of(one_volume(100)), maps=True),
+    Case("an empty volume", f"{IMAGE} .*volume 7 are 0", image_of(one_volume(0)), maps=True),
+    Case(
+        "a negative volume",
+        rf"{IMAGE} .*volume 7 over the mask is -\d",
+        image_of(negated(7)),
+        maps=True,
+    ),
+    Case(
+        "a negative b0",
+        rf"{IMAGE} .*volume 0 over the mask is -\d",
+        image_of(negated(0)),
+        maps=True,
+    ),
+    Case(
+        "an image of zeros", f"{IMAGE} must .* largest is 0", image_of(lambda x: 0 * x), maps=True
+    ),
+    Case("an image of nan", f"{IMAGE} must .* is nan", image_of(lambda x: x * np.nan), maps=True),
+    Case(
+        "an image of zeros without a mask",
+        f"{IMAGE} must .* largest is 0",
+        without_mask(image_of(lambda x: 0 * x)),
+        maps=True,
+    ),
+    Case(
+        "negative signals",
+        rf"{IMAGE} .*all 20 volumes do not: .* is -\d",
+        image_of(lambda x: -x),
+        maps=True,
+    ),
     Case("a mask of another shape", rf"{MASK} has \(3, 3, 3\)", mask_of(np.ones((3, 3, 3), "u1"))),
     Case("a mask moved by 1 mm", f"{MASK} differs by up to 1 ", mask_of(ONES, moved(1))),
     Case("a mask of four dimensions", f"{MASK} has", mask_of(np.ones((*SHAPE, 2), "u1"))),

@@ -29,10 +29,11 @@ What the command says about bad input, and its exit code. Each row is a test: th
 in a dataset of two participants, `sub-02` is spoilt and asked for, and `sub-01` must stay as it
 is. No row leaves anything half-written or shows a traceback, which `--debug` does.
 
-Found by the plan means before anything is computed, hence by `--dry-run` as well. Where several
-runs are mapped, those that can be are, and the exit code is {ExitCode.RUN_FAILED}; one that is
-{ExitCode.OK} stands for a warning. `bids-gmvae --help` lists all codes. The page is written by
-`python -m tests.faults.page`.
+Found by the plan means before anything is computed: these rows are of `--dry-run`, whose exit code
+is {ExitCode.OK} if a run is left to be mapped, be it with a warning. The others are of calls that
+map. Where other runs can be mapped, they are, and the exit code is {ExitCode.RUN_FAILED}; with any
+other but {ExitCode.OK} nothing is mapped. `bids-gmvae --help` lists all codes. The page is written
+by `python -m tests.faults.page`.
 """
 
 
