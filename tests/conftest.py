@@ -1,6 +1,7 @@
 """What all tests share: an environment without side effects, and data that may be absent."""
 
 import os
+import signal
 from pathlib import Path
 
 # Before anything imports them: no windows, no threads that fight over two cores, no network.
@@ -10,6 +11,10 @@ os.environ.setdefault("NO_ET", "1")
 os.environ.setdefault("TEMPLATEFLOW_AUTOUPDATE", "0")
 
 import pytest
+
+# A shell that runs the tests in the background keeps Ctrl-C from them and what they start; some
+# tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
@@ -21,16 +26,27 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="GMVAE_TEST_DATA names no folder"))
 
 
+#: What tests may record beside passing, and how it is printed: a line for each.
+TABLES = {
+    "bad_input": ("bad input: case, exit code, message", "{:<42} {:>2}  {}"),
+    "kill": (
+        "kills: signal, after seconds, exit code, files finished, of these lost, last message",
+        "{:<8} {:>5.1f} {:>4} {:>4} {:>2}  {}",
+    ),
+}
+
+
 def pytest_terminal_summary(terminalreporter):
-    """Print what bad input led to: case, exit code and message."""
-    passed = terminalreporter.getreports("passed")
-    rows = [
-        value for each in passed for name, value in each.user_properties if name == "bad_input"
+    """Print what bad input and kills led to."""
+    properties = [
+        item for each in terminalreporter.getreports("passed") for item in each.user_properties
     ]
-    if rows:
-        terminalreporter.section("bad input: case, exit code, message")
-        for case, code, message in rows:
-            terminalreporter.write_line(f"{case:<42} {code:>2}  {message}")
+    for table, (title, line) in TABLES.items():
+        rows = [row for name, row in properties if name == table]
+        if rows:
+            terminalreporter.section(title)
+        for row in rows:
+            terminalreporter.write_line(line.format(*row))
 
 
 def _has_cuda():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
-import signal
 import sys
 import tempfile
 import traceback
@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from bids_gmvae.cli.logs import LOG_FILE, configure_logging, new_run_uuid
 from bids_gmvae.cli.parser import parse_args
+from bids_gmvae.cli.signals import REQUESTS, Stopped, held, stoppable
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import ExitCode, GMVAEError, StorageError, explain
 
@@ -28,10 +28,6 @@ SIGNALLED = 128
 #: What ``--sloppy`` limits.
 SLOPPY_EPOCHS = 10
 SLOPPY_COMPONENTS = 4
-
-
-class Stopped(KeyboardInterrupt):
-    """The process was asked to end."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,31 +44,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         An `ExitCode`, or 128 + the number of the signal that ended the run.
     """
     try:
+        with stoppable():
+            return int(_run(argv))
+    except Stopped as stop:
+        _end_descendants()
+        LOGGER.error("Stopped. The same command goes on where this one ended.")
+        return SIGNALLED + stop.number
+
+
+def _end_descendants() -> None:
+    from bids_gmvae.cli.watchdog import end_descendants
+
+    end_descendants()
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Read the command line, and do what it asks for."""
+    try:
         settings = parse_args(argv)
     except SystemExit as end:  # after --help, --version or a wrong command line
         return int(end.code or 0)
     except GMVAEError as error:
         print(error, file=sys.stderr)
-        return int(error.exit_code)
+        return error.exit_code
     if settings.execution.debug:
         settings = replace(settings, execution=replace(settings.execution, verbose=2))
     configure_logging(None, verbose=settings.execution.verbose)
     try:
-        with _stoppable(), _environment(settings):
+        with _environment(settings):
             code = _dispatch(_effective(settings))
             if code == ExitCode.OK and settings.execution.clean_workdir:
                 _clean_up(settings.execution.work_dir)
-            return int(code)
-    except KeyboardInterrupt as stop:
-        number = signal.SIGTERM if isinstance(stop, Stopped) else signal.SIGINT
-        LOGGER.error("Stopped. The same command goes on where this one ended.")
-        return SIGNALLED + number
+            return code
     except Exception as error:
-        return int(_tell(error, debug=settings.execution.debug))
+        return _tell(error, debug=settings.execution.debug)
 
 
 def _dispatch(settings: RunSettings) -> ExitCode:
     """Do what was asked for; imports wait until caches and threads are set."""
+    with held(*REQUESTS):
+        # Half imported, Nipype would complain when Python ends.
+        importlib.import_module("bids_gmvae.cli.workers")
     if settings.execution.dry_run is not None:
         return _dry_run(settings)
     if settings.output.validate_outputs:
@@ -214,20 +226,6 @@ def _usable(folder: Path) -> Iterator[None]:
             f"The folder {folder} cannot be used: {error.strerror}.",
             "Choose another one that can be written, and has room.",
         ) from error
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turn SIGTERM, as schedulers send it, into an exception, so that workers are ended."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _tell(error: Exception, *, debug: bool) -> ExitCode:

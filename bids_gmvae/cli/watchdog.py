@@ -29,6 +29,9 @@ IDLE_BYTES = 600
 #: The steps, in seconds, in which systems count processor time.
 STEP = 0.01
 
+#: In the command of the process that removes what a dead one left; it ends by itself.
+TRACKER = "multiprocessing.resource_tracker"
+
 #: For how many seconds the end of this process waits until it is told.
 FAREWELL = 1.0
 
@@ -124,6 +127,17 @@ def end_workers() -> None:
     """End all workers, whatever they are doing, and even if they are stopped."""
     for child in multiprocessing.active_children():
         child.kill()
+
+
+def end_descendants() -> None:
+    """End all that this process started, and what is only starting."""
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if TRACKER in " ".join(child.cmdline()):
+                continue
+            child.suspend()  # so that it starts no other meanwhile
+            for process in (*child.children(recursive=True), child):
+                process.kill()
 
 
 def _tell(message: str) -> threading.Thread:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
 from operator import attrgetter
 from pathlib import Path
@@ -22,6 +23,7 @@ from nipype.pipeline.engine import Node
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, run_node
 
 from bids_gmvae.cli.logs import configure_logging
+from bids_gmvae.cli.signals import held
 from bids_gmvae.cli.watchdog import STALLED, Watchdog, end_workers
 from bids_gmvae.config import ExecutionSettings
 from bids_gmvae.exceptions import GMVAEError
@@ -49,6 +51,9 @@ class Child(ForkServerProcess):
         """Start it; again, as long as the server is not gone but accepts nothing any more."""
         deadline = time.monotonic() + LAST_BREATH
         while True:
+            # Ctrl-C reaches the whole process group; the parent decides and ends the others.
+            with held(signal.SIGINT):
+                forkserver.ensure_running()
             try:
                 return super().start()
             except ConnectionError:
@@ -142,7 +147,7 @@ def start_worker(log_file: Path | None, verbose: int, started: Any = None) -> No
         with started.get_lock():
             os.environ[LINE_VARIABLE] = str(started.value)
             started.value += 1
-    # Ctrl-C reaches the whole process group; the parent decides and stops its workers.
+    # Where children are spawned, nothing else keeps Ctrl-C from them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -42,6 +42,14 @@ def mapped(tmp_path_factory):
     return root, time.monotonic() - begin
 
 
+def ask(process, number):
+    """Send what ends a process; all but SIGKILL as users and schedulers do, to all of a run."""
+    if number == signal.SIGKILL:
+        process.kill()
+    else:
+        os.killpg(process.pid, number)
+
+
 def when(process, condition):
     """Wait until something is so while a process runs."""
     deadline = time.monotonic() + PATIENCE
@@ -51,7 +59,7 @@ def when(process, condition):
         time.sleep(0.01)
 
 
-def test_thirty_kills_at_random_moments_lose_nothing(mapped, tmp_path):
+def test_thirty_kills_at_random_moments_lose_nothing(mapped, tmp_path, record_property):
     (root, duration), out = mapped, tmp_path / "out"
     expected, there = contents(root / "out"), {}
     generator, left = random.Random(0), list(SIGNALS) * (N_KILLS // len(SIGNALS))
@@ -63,27 +71,51 @@ def test_thirty_kills_at_random_moments_lose_nothing(mapped, tmp_path):
         # Half of the time is enough: what is finished by then is not done again.
         time.sleep(generator.uniform(0, duration / 2))
         ended = process.poll() is not None
+        after = time.monotonic() - begin
         if not ended:
-            process.send_signal(left[-1])
+            ask(process, left[-1])
         said = end_of(process)
         if ended or process.returncode == ExitCode.OK:  # it came to its end: start anew
             # The machine was busier when the undisturbed run was timed.
             duration = min(duration, time.monotonic() - begin)
             shutil.rmtree(tmp_path / "work")
+            number = None
         else:
-            assert process.returncode == SIGNALS[left.pop()], said
+            number = left.pop()
+            assert process.returncode == SIGNALS[number], said
         assert "Internal error" not in said
+        assert "Traceback" not in said, said
         now = complete(out)
         for name, digest in now.items():
             # These are written anew as participants come to their end.
             if name not in ("manifest.tsv", "dataset_description.json"):
                 assert digest == expected[name], name
-        assert there.keys() <= now.keys()
+        lost = there.keys() - now.keys()
+        assert not lost
         there = now
+        if number is not None:
+            last = said.strip().splitlines()[-1:] or [""]
+            row = (number.name, after, process.returncode, len(now), len(lost), last[0])
+            record_property("kill", row)
     code, said = finish(command(root / "bids", tmp_path))
     assert code == ExitCode.OK, said
     assert contents(out) == expected
     assert validate(out) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_impatient_user_is_told_once(mapped, tmp_path, number):
+    root, _ = mapped
+    process = start(command(root / "bids", tmp_path))
+    when(process, lambda: list(tmp_path.glob("work/gmvae_wf/sub_*_wf")))
+    with suppress(ProcessLookupError):  # it may be at its end by then
+        for _ in range(20):
+            ask(process, number)
+            time.sleep(0.1)
+    said = end_of(process)
+    assert process.returncode == SIGNALS[number], said
+    assert said.endswith("Stopped. The same command goes on where this one ended.\n")
+    assert "Traceback" not in said
 
 
 def workers_of(process):

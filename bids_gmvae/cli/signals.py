@@ -1,0 +1,57 @@
+"""Requests to end, by Ctrl-C or a scheduler, which reach all processes of a run at any moment."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+#: What users and schedulers send.
+REQUESTS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end.
+
+    Parameters
+    ----------
+    number : int
+        The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.number = number
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn a request into an exception; ignore further ones while the process ends.
+
+    What is ignored from the start stays so: shells keep Ctrl-C from what is in the background.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    heard = [request for request in REQUESTS if signal.getsignal(request) != signal.SIG_IGN]
+    afterwards = {request: signal.signal(request, stop) for request in heard}
+    try:
+        yield
+    except Stopped:
+        afterwards = dict.fromkeys(heard, signal.SIG_IGN)
+        raise
+    finally:
+        for request, handler in afterwards.items():
+            signal.signal(request, handler)
+
+
+@contextmanager
+def held(*requests: signal.Signals) -> Iterator[None]:
+    """Hear requests afterwards only; processes that are started within never hear them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, requests)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
