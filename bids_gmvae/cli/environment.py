@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bids_gmvae.config import RunSettings
 
-#: Folder of caches within the work directory.
-CACHE = "cache"
+#: Folder of caches within the work directory, which may hold somebody's own.
+CACHE = "gmvae_cache"
 
 #: Set where the container image is built.
 IN_CONTAINER = "BIDS_GMVAE_CONTAINER_TYPE"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -16,13 +14,13 @@ from typing import Any
 from nipype.pipeline import engine as pe
 from nipype.pipeline.plugins.base import PluginBase
 
+from bids_gmvae.cli.failures import Failure, find_crash_files, find_failure
 from bids_gmvae.cli.logs import LOG_FILE
 from bids_gmvae.cli.plugins import make_plugin, read_plugin
-from bids_gmvae.cli.watchdog import STALLED
+from bids_gmvae.cli.signals import insist
 from bids_gmvae.cli.workers import KILLED, WorkerPool
 from bids_gmvae.config import RunSettings
-from bids_gmvae.exceptions import ExitCode, GMVAEError, explain
-from bids_gmvae.interfaces.base import read_failure
+from bids_gmvae.exceptions import ExitCode
 from bids_gmvae.workflows.base import (
     NAME,
     affected,
@@ -42,43 +40,6 @@ STEPS = {
     "write": "writing maps",
     "figures": "drawing figures",
 }
-
-#: Texts in a traceback of something that is no defect of the app.
-SYMPTOMS: Mapping[str, BaseException] = {
-    STALLED.message: STALLED,
-    "BrokenProcessPool": KILLED,
-    "MemoryError": MemoryError(),
-    "No space left on device": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
-    "Disk quota exceeded": OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
-    "Read-only file system": OSError(errno.EROFS, os.strerror(errno.EROFS)),
-    "results file does not exist": GMVAEError(
-        "The scheduler ended its job: it was cancelled, or out of memory or time.",
-        "See slurm-*.out in the folder batch of the work directory; ask for more by sbatch_args.",
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A node that failed.
-
-    Attributes
-    ----------
-    node : str
-        Full name.
-    message, hint : str
-        For the user.
-    exit_code : ExitCode
-        What it leads to.
-    crash_file : Path or None
-        Inputs and traceback.
-    """
-
-    node: str
-    message: str
-    hint: str
-    exit_code: ExitCode
-    crash_file: Path | None
 
 
 @dataclass(frozen=True)
@@ -147,6 +108,7 @@ def execute(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Outcome]:
     """
     outcomes: dict[str, Outcome] = {}
     told: dict[str, str] = {}
+    earlier = {planned.title: _first_file(planned, settings) for planned in plan.runs}
     passes = [(plan, settings)]
     while passes:
         current, how = passes.pop()
@@ -158,7 +120,10 @@ def execute(plan: Plan, settings: RunSettings, log_dir: Path) -> list[Outcome]:
         if settings.execution.stop_on_first_crash and failures:
             break
         passes += _repetitions(current, how, [outcomes[each.title] for each in current.runs])
-    return [_confirmed(outcome, settings, told) for outcome in outcomes.values()]
+    return [
+        _confirmed(outcome, settings, told, earlier=earlier[title])
+        for title, outcome in outcomes.items()
+    ]
 
 
 def _repetitions(
@@ -264,6 +229,7 @@ def run_workflow(
     failed: list[pe.Node] = []
 
     def note(node: pe.Node, status: str) -> None:
+        insist()
         if status == "exception":
             failed.append(node)
         if follow is not None:
@@ -280,8 +246,12 @@ def run_workflow(
             LOGGER.debug("Nipype stopped with failed nodes", exc_info=True)
     monitored = Path(workflow.base_dir, workflow.name, "resource_monitor.json")
     if settings.execution.resource_monitor and monitored.exists():
-        shutil.copyfile(monitored, log_dir / monitored.name)
-    return [_failure(node, log_dir) for node in failed]
+        try:
+            shutil.copyfile(monitored, log_dir / monitored.name)
+        except OSError as error:
+            LOGGER.warning("What was monitored stays in %s: %s", monitored, error)
+    crash_files = find_crash_files(log_dir) if failed else {}
+    return [find_failure(node, crash_files.get(node.fullname)) for node in failed]
 
 
 def draw_graph(workflow: pe.Workflow, folder: Path) -> None:
@@ -327,17 +297,32 @@ def _plugin(
         yield pool
 
 
-def _confirmed(outcome: Outcome, settings: RunSettings, told: dict[str, str]) -> Outcome:
+def _first_file(planned: PlannedRun, settings: RunSettings) -> tuple[int, int] | None:
+    """Identify the first map of a run as it is on disk: whoever writes it anew changes this."""
+    with suppress(FileNotFoundError):
+        stat = (settings.output_dir / planned.outputs[0]).stat()
+        return stat.st_ino, stat.st_mtime_ns
+    return None
+
+
+def _confirmed(
+    outcome: Outcome,
+    settings: RunSettings,
+    told: dict[str, str],
+    *,
+    earlier: tuple[int, int] | None,
+) -> Outcome:
     """Believe in maps only if this call wrote them: those that are there may be older.
 
-    Some plugins return before the work is done, and tell of no node; then the files count.
+    Some plugins return before the work is done, and tell of no node; then the files count, if they
+    are not those that were there earlier.
     """
     planned = outcome.planned
     node = f"{NAME}.{node_name(f'sub_{planned.run.subject}_wf')}.{writer_name(planned)}.write"
     if told:
         written = told.get(node) == "end"
     else:
-        written = (settings.output_dir / planned.outputs[0]).exists()
+        written = _first_file(planned, settings) not in (None, earlier)
     if not outcome.mapped or written:
         return outcome
     message = "Its maps were not written when the plugin returned."
@@ -347,35 +332,3 @@ def _confirmed(outcome: Outcome, settings: RunSettings, told: dict[str, str]) ->
         hint = "Leave out --stop-on-first-crash to go on with the others."
     missing = Failure(node, message, hint, ExitCode.RUN_FAILED, None)
     return replace(outcome, failures=(*outcome.failures, missing))
-
-
-def _failure(node: pe.Node, log_dir: Path) -> Failure:
-    """Find out why a node failed: from what it left, else from its crash file."""
-    crash_file = next(_crash_files(node, log_dir), None)
-    left = read_failure(Path(node.output_dir()))
-    if left is not None:
-        code = ExitCode(left["exit_code"])
-        return Failure(node.fullname, left["message"], left["hint"], code, crash_file)
-    text = "" if crash_file is None else crash_file.read_text(encoding="utf-8", errors="replace")
-    known: GMVAEError | None = next(
-        (explain(cause) for symptom, cause in SYMPTOMS.items() if symptom in text), None
-    )
-    if known is not None:
-        return Failure(node.fullname, known.message, known.hint, known.exit_code, crash_file)
-    last = text.strip().splitlines()[-1] if text.strip() else "no reason is known"
-    return Failure(
-        node.fullname,
-        f"Internal error in {node.name}: {last}",
-        "Please report it with the crash file.",
-        ExitCode.INTERNAL,
-        crash_file,
-    )
-
-
-def _crash_files(node: pe.Node, log_dir: Path) -> Iterator[Path]:
-    """Find the crash files of a node, the latest first."""
-    found = log_dir.glob(f"crash-*-{node.name}-*.txt")
-    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
-        with path.open(encoding="utf-8", errors="replace") as file:
-            if file.readline().strip() == f"Node: {node.fullname}":
-                yield path

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bids_gmvae.cli import reports
-from bids_gmvae.cli.execution import Failure, Outcome, execute
-from bids_gmvae.cli.logs import LOG_FILE
+from bids_gmvae.cli.execution import Outcome, execute
+from bids_gmvae.cli.failures import Failure
+from bids_gmvae.cli.logs import LOG_FILE, say
 from bids_gmvae.cli.plan import counted, make_plan, require_runs
 from bids_gmvae.cli.workdir import claimed
 from bids_gmvae.cli.workers import run_in_child
@@ -40,7 +41,7 @@ def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> 
     child = _child(settings, log_dir)
     if settings.output.boilerplate_only:
         written = child(reports.write_methods, out_dir / "logs", **_methods(plan))
-        print(f"Methods text: {written[0]}")
+        say(f"Methods text: {written[0]}")
         return ExitCode.OK
     invalid = [item for item in plan.left_out if item.invalid]
     for item in plan.left_out:
@@ -98,7 +99,7 @@ def reports_only(settings: RunSettings, start_logs: Callable[[], Path]) -> ExitC
         LOGGER.error("%s", sentence)
     child(reports.finish, settings.output_dir, subjects)
     for page in pages:
-        print(f"Report: {page}")
+        say(f"Report: {page}")
     return ExitCode.REPORT_FAILED if broken else ExitCode.OK
 
 
@@ -119,7 +120,7 @@ def group_level(settings: RunSettings, start_logs: Callable[[], Path]) -> ExitCo
     for problem in unused:
         LOGGER.warning("%s", problem)
     child(reports.finish, settings.output_dir)
-    print(f"Report: {page}")
+    say(f"Report: {page}")
     return ExitCode.OK
 
 
@@ -200,6 +201,6 @@ def _summarise(
     parts += [f"{n_incomplete} of them incomplete"] if n_incomplete else []
     parts += [f"{n_failed} failed"] if n_failed else []
     where = f" (see above and {log_dir})" if n_failed or n_incomplete else ""
-    print(f"{', '.join(parts)}{where}.")
+    say(f"{', '.join(parts)}{where}.")
     for page in pages:
-        print(f"Report: {page}")
+        say(f"Report: {page}")

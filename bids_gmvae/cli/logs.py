@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import uuid
 from contextlib import suppress
@@ -22,6 +23,13 @@ class LogFile(logging.FileHandler):
     When the disk is full, the console has a better sentence about it than a traceback per line.
     """
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message; the file is opened by the first, which may fail as well."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Drop the message if the file cannot take it."""
         if not isinstance(sys.exc_info()[1], OSError):
@@ -31,6 +39,15 @@ class LogFile(logging.FileHandler):
         """Close the file, whether or not its last lines can still be written."""
         with suppress(OSError):
             super().close()
+
+
+def say(text: str) -> None:
+    """Write to the standard output; whoever reads it may stop early, as ``head`` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Else Python complains once more, when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def new_run_uuid() -> str:

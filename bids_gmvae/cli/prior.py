@@ -14,7 +14,7 @@ from nipype.pipeline import engine as pe
 
 from bids_gmvae.cli import reports
 from bids_gmvae.cli.execution import run_workflow
-from bids_gmvae.cli.logs import LOG_FILE
+from bids_gmvae.cli.logs import LOG_FILE, say
 from bids_gmvae.cli.plan import counted
 from bids_gmvae.cli.workdir import PRIORS, claimed
 from bids_gmvae.cli.workers import run_in_child
@@ -52,7 +52,7 @@ def learn_priors(settings: RunSettings, start_logs: Callable[[], Path]) -> ExitC
         )
         with claimed(settings.execution.work_dir, [f"the prior of {task.signal_model}"]):
             learning = _learn(task, settings, log_dir)
-            print(f"Prior: {child(_write, task, learning, out_dir)}")
+            say(f"Prior: {child(_write, task, learning, out_dir)}")
     child(reports.finish, out_dir)
     return ExitCode.OK
 

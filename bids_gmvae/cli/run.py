@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from bids_gmvae.cli.logs import LOG_FILE, configure_logging, new_run_uuid
+from bids_gmvae.cli.logs import LOG_FILE, configure_logging, new_run_uuid, say
 from bids_gmvae.cli.parser import parse_args
 from bids_gmvae.cli.signals import REQUESTS, Stopped, held, stoppable
 from bids_gmvae.config import RunSettings
@@ -111,11 +111,11 @@ def _dry_run(settings: RunSettings) -> ExitCode:
     plan = run_in_child(make_plan, settings, execution=settings.execution)
     if settings.execution.dry_run == "json":
         # Programs get the reasons as JSON too; the exit code says that nothing is left.
-        _print(to_json(plan))
+        say(to_json(plan))
         require_runs(plan)
     else:
         require_runs(plan)
-        _print(describe(plan))
+        say(describe(plan))
     return ExitCode.OK
 
 
@@ -126,7 +126,7 @@ def _validate_outputs(settings: RunSettings) -> ExitCode:
 
     found = run_in_child(examine, settings, execution=settings.execution)
     if found.problems:
-        _print("\n".join(found.problems))
+        say("\n".join(found.problems))
         LOGGER.error("%s in %s", counted(len(found.problems), "problem"), settings.output_dir)
         return ExitCode.INVALID_OUTPUT
     if found.unreachable:
@@ -135,17 +135,8 @@ def _validate_outputs(settings: RunSettings) -> ExitCode:
             counted(len(found.unreachable), "input image"),
             found.unreachable[0],
         )
-    _print(f"Valid: {counted(found.n_files, 'file')} as written.")
+    say(f"Valid: {counted(found.n_files, 'file')} as written.")
     return ExitCode.OK
-
-
-def _print(text: str) -> None:
-    """Write to the standard output; whoever reads it may stop early, as ``head`` does."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # Else Python complains once more, when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _start_logs(settings: RunSettings) -> Path:
@@ -212,8 +203,8 @@ def _clean_up(work_dir: Path) -> None:
 
     try:
         clean(work_dir, CACHE)
-    except StorageError as error:
-        LOGGER.warning("%s", error.message)
+    except (StorageError, OSError) as error:
+        LOGGER.warning("The work directory could not be emptied: %s", error)
 
 
 @contextmanager

@@ -25,6 +25,12 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
+#: What was asked for since the process became stoppable, and the `held` blocks that it is in: a
+#: process has one set of handlers. Masks alone hold nothing, since another thread may get a signal.
+_heard: list[int] = []
+_blocks: list[object] = []
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Turn a request into an exception; ignore further ones while the process ends.
@@ -33,7 +39,9 @@ def stoppable() -> Iterator[None]:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number)
+        _heard.append(number)
+        if not _blocks:
+            raise Stopped(number)
 
     heard = [request for request in REQUESTS if signal.getsignal(request) != signal.SIG_IGN]
     afterwards = {request: signal.signal(request, stop) for request in heard}
@@ -43,15 +51,25 @@ def stoppable() -> Iterator[None]:
         afterwards = dict.fromkeys(heard, signal.SIG_IGN)
         raise
     finally:
+        _heard.clear()
         for request, handler in afterwards.items():
             signal.signal(request, handler)
 
 
+def insist() -> None:
+    """Stop if a request was heard, but somebody caught it: Nipype catches all that nodes raise."""
+    if _heard:
+        raise Stopped(_heard[0])
+
+
 @contextmanager
 def held(*requests: signal.Signals) -> Iterator[None]:
-    """Hear requests afterwards only; processes that are started within never hear them."""
+    """Stop afterwards only; processes that are started within never hear these requests."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, requests)
+    _blocks.append(before)
     try:
         yield
     finally:
+        _blocks.pop()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    insist()

@@ -21,8 +21,8 @@ LOGGER = logging.getLogger(__name__)
 N_LOOKS = 12
 N_SILENT = 2
 
-#: Processor time (s) and bytes that a process may use each second for each process that there is,
-#: and still only wait: Nipype's resource monitor looks at all of them, for about half as much.
+#: Processor time (s) and bytes that a process may use each second for each process of the machine,
+#: and still only wait, if it is monitored: Nipype's monitor looks at all, for about half as much.
 IDLE_TIME = 5e-5
 IDLE_BYTES = 600
 
@@ -58,12 +58,20 @@ class Watchdog:
         Names what they are at; gives nothing if this process waits for none of them.
     end : callable
         Ends them. If nothing comes of that, as when this process hangs itself, it ends, too.
+    monitored : bool
+        Whether Nipype's resource monitor runs in them, which is no movement.
     """
 
     def __init__(
-        self, timeout: float, waiting_for: Callable[[], str], end: Callable[[], None]
+        self,
+        timeout: float,
+        waiting_for: Callable[[], str],
+        end: Callable[[], None],
+        *,
+        monitored: bool = False,
     ) -> None:
         self._timeout, self._waiting_for, self._end = timeout, waiting_for, end
+        self._monitored = monitored
         self._telling: threading.Thread | None = None
         self._stopped = threading.Event()
 
@@ -85,7 +93,9 @@ class Watchdog:
         before, n_still = self._used(), 0
         while not self._stopped.wait(interval):
             now = self._used()
-            n_still = 0 if _moved(before, now, interval) else n_still + 1
+            n_still = (
+                0 if _moved(before, now, interval if self._monitored else None) else n_still + 1
+            )
             before = now
             if n_still == N_SILENT:
                 self._telling = _tell(
@@ -165,13 +175,15 @@ def _transferred(process: psutil.Process) -> int:
 
 
 def _moved(
-    before: dict[int, tuple[float, int]], now: dict[int, tuple[float, int]], interval: float
+    before: dict[int, tuple[float, int]],
+    now: dict[int, tuple[float, int]],
+    monitored: float | None,
 ) -> bool:
-    """Tell whether more was used than processes need that wait."""
+    """Tell whether more was used than processes need that wait, and are monitored for so long."""
     if before.keys() != now.keys():
         return True
     # The resource monitor may look at the begin of a short interval, too.
-    n_looks = (1 + interval) * len(psutil.pids())
+    n_looks = 0.0 if monitored is None else (1 + monitored) * len(psutil.pids())
     return any(
         now[pid][0] - seconds > IDLE_TIME * n_looks + STEP
         or now[pid][1] - transferred > IDLE_BYTES * n_looks

@@ -112,7 +112,12 @@ def run_in_child(
     start = partial(start_worker, log_file, execution.verbose)
     step = function.__name__.strip("_").replace("_", " ")
     with (
-        Watchdog(execution.stall_timeout, lambda: f"'{step}'", end),
+        Watchdog(
+            execution.stall_timeout,
+            lambda: f"'{step}'",
+            end,
+            monitored=execution.resource_monitor,
+        ),
         ProcessPoolExecutor(1, mp_context=process_context(), initializer=start) as pool,
     ):
         try:
@@ -192,7 +197,12 @@ class WorkerPool(MultiProcPlugin):
         self._stalled: set[int] = set()
         self._n_stalls = 0
         self.pool: ProcessPoolExecutor = self._new_pool()
-        self._watchdog = Watchdog(execution.stall_timeout, self._titles, self._end_stalled)
+        self._watchdog = Watchdog(
+            execution.stall_timeout,
+            self._titles,
+            self._end_stalled,
+            monitored=execution.resource_monitor,
+        )
 
     def __enter__(self) -> WorkerPool:
         self._watchdog.__enter__()

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from bids_gmvae.cli.execution import Failure, Outcome, _confirmed
+from bids_gmvae.cli.execution import Outcome, _confirmed, _first_file
+from bids_gmvae.cli.failures import Failure
 from bids_gmvae.cli.levels import exit_code
 from bids_gmvae.cli.plugins import read_plugin
 from bids_gmvae.cli.run import _start_logs, main
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import ExitCode, InputError, StorageError
-from bids_gmvae.io.atomic import TEMPORARY
+from bids_gmvae.io.atomic import TEMPORARY, write_text
 from bids_gmvae.io.dataset import validate
 from bids_gmvae.workflows.plan import LeftOut
 from tests.bids_tree import text_of
@@ -333,14 +334,25 @@ def test_exit_codes_tell_what_became_of_the_runs(outcomes, invalid, report_faile
         ({"gmvae_wf.sub_01_wf.write_run_1_msdki.write": "start"}, False),
         ({"gmvae_wf.sub_02_wf.write_run_1_msdki.write": "end"}, False),
         ({"gmvae_wf.sub_02_wf.read_run_1.extract": "exception"}, False),
-        ({}, True),  # a plugin that tells nothing
+        ({}, False),  # a plugin that tells nothing
     ],
 )
 def test_maps_of_an_earlier_call_are_not_those_of_this_one(told, mapped, tmp_path):
     planned = planned_run(run="1")
-    (tmp_path / planned.outputs[0]).write_text("of an earlier call")
+    write_text(tmp_path / planned.outputs[0], "of an earlier call")
     settings = RunSettings(tmp_path, tmp_path, "participant")
-    assert _confirmed(Outcome(planned), settings, told).mapped == mapped
+    earlier = _first_file(planned, settings)
+    assert _confirmed(Outcome(planned), settings, told, earlier=earlier).mapped == mapped
+
+
+def test_maps_count_that_a_plugin_wrote_without_telling(tmp_path):
+    planned = planned_run(run="1")
+    settings = RunSettings(tmp_path, tmp_path, "participant")
+    assert not _confirmed(Outcome(planned), settings, {}, earlier=None).mapped
+    write_text(tmp_path / planned.outputs[0], "of an earlier call")
+    earlier = _first_file(planned, settings)
+    write_text(tmp_path / planned.outputs[0], "of this call")
+    assert _confirmed(Outcome(planned), settings, {}, earlier=earlier).mapped
 
 
 def test_a_plugin_file_may_be_json_or_yaml(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -45,6 +46,18 @@ def test_what_a_shell_ignores_stays_ignored():
         ask(signal.SIGTERM)
 
 
+@pytest.fixture
+def _threads():
+    """Have another thread, which the system may choose to receive a signal."""
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    yield
+    end.set()
+    thread.join()
+
+
+@pytest.mark.usefixtures("_threads")
 def test_a_request_that_is_held_is_heard_afterwards():
     reached = []
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from nipype.utils.profiler import ResourceMonitor
@@ -19,6 +20,7 @@ from tests.faults.processes import end_of, finish, start
 #: Ends what stands still after three seconds.
 LIMIT = 3.0
 IMPATIENT = ExecutionSettings(stall_timeout=LIMIT / 60)
+MONITORED = replace(IMPATIENT, resource_monitor=True)
 
 #: What a process begins with that calls functions of this module in children.
 PREAMBLE = (
@@ -97,7 +99,7 @@ def test_a_child_that_stands_still_is_told_and_then_ended(log):
 
 def test_a_monitored_child_that_stands_still_is_told_once_and_ended(log, tmp_path):
     with pytest.raises(GMVAEError, match="It stood still, and was ended"):
-        run_in_child(stop_with_monitor, tmp_path, execution=IMPATIENT)
+        run_in_child(stop_with_monitor, tmp_path, execution=MONITORED)
     assert len(told(log, 2)) == 2
 
 

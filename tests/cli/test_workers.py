@@ -14,7 +14,7 @@ import pytest
 from nipype.interfaces.utility import Function
 from nipype.pipeline import engine as pe
 
-from bids_gmvae.cli.execution import _failure
+from bids_gmvae.cli.failures import find_crash_files, find_failure
 from bids_gmvae.cli.workers import WorkerPool, run_in_child
 from bids_gmvae.config import ExecutionSettings
 from bids_gmvae.exceptions import GMVAEError, InputError
@@ -97,7 +97,7 @@ def test_a_killed_worker_fails_its_node_and_nothing_hangs(workflow, pool, tmp_pa
         workflow.run(plugin=pool)
     assert time.monotonic() - start < 60
     assert [node.name for node in pool.failed] == ["killed"]
-    failure = _failure(pool.failed[0], tmp_path)
+    failure = find_failure(pool.failed[0], find_crash_files(tmp_path)[pool.failed[0].fullname])
     assert "most likely because memory ran out" in failure.message
     # The node after it got a new worker.
     assert (tmp_path / "wf" / "fine" / "result_fine.pklz").exists()
@@ -122,8 +122,10 @@ def test_no_node_is_begun_after_two_stalls_without_the_end_of_a_node_between(wor
     ):
         workflow.run(plugin=pool)
     assert list(failed) == ["stop_1", "stop_3", "stop_4", "end_5"]
+    crash_files = find_crash_files(tmp_path)
     for node in failed.values():
-        assert "It stood still, and was ended" in _failure(node, tmp_path).message
+        failure = find_failure(node, crash_files[node.fullname])
+        assert "It stood still, and was ended" in failure.message
     begun = {path.parent.name for path in tmp_path.glob("wf/*/began")}
     assert begun == {"stop_1", "stop_3", "stop_4"}
     results = {path.parent.name for path in tmp_path.glob("wf/*/result_*.pklz")}

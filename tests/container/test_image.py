@@ -38,7 +38,7 @@ def test_results_name_the_image(container, mapped):
 
 
 def test_compiled_code_outlives_the_container(mapped):
-    assert list((mapped.work / "cache" / "numba").rglob("*.nbc"))
+    assert list((mapped.work / "gmvae_cache" / "numba").rglob("*.nbc"))
 
 
 def test_the_same_command_again_fits_nothing_again(container, mapped, bids):
