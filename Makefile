@@ -41,8 +41,9 @@ demo: $(STAMP) ## simulate two participants with known truth, map them, show whe
 	@echo "Reports: $(CURDIR)/demo/out/sub-01.html and $(CURDIR)/demo/out/group.html"
 
 test: lint ## all checks and tests, a quarter of an hour on two cores
-	$(BIN)/python -m pytest -q -n $(JOBS)
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m slow tests/faults
+	$(BIN)/python -m pytest -q -n $(JOBS) --cov=bids_gmvae --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m slow tests/faults \
+		tests/cli/test_determinism.py
 
 test-slow: $(STAMP) ## the tests that take longer, too
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "slow and not container and not slurm"
