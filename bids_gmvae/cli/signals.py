@@ -26,7 +26,7 @@ class Stopped(KeyboardInterrupt):
 
 
 #: What was asked for since the process became stoppable, and the `held` blocks that it is in: a
-#: process has one set of handlers. Masks alone hold nothing, since another thread may get a signal.
+#: process has one set of handlers. A mask alone holds nothing: another thread may get a signal.
 _heard: list[int] = []
 _blocks: list[object] = []
 
