@@ -15,7 +15,11 @@ from bids_gmvae.io.atomic import read_tsv
 from bids_gmvae.io.derivatives import in_space, map_name
 from bids_gmvae.io.qc import ACTIVE, UNEXPECTED
 from bids_gmvae.io.templates import template_atlas
+from bids_gmvae.posterior import FAILED, Status
 from bids_gmvae.voxels import DAMAGED, load_image
+
+#: Voxels with these codes in the status map hold no estimate.
+WITHOUT_ESTIMATE = (Status.OUTSIDE, Status.NO_SIGNAL_SUPPORT, *FAILED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +108,19 @@ def read_atlas(text: str) -> Atlas:
     return Atlas(name, labels, np.asarray(image.affine), regions)
 
 
+def voxels_with_estimate(
+    folder: Path, stem: str, model: str, resolution: str | None = None
+) -> NDArray[np.bool_]:
+    """Tell by the status map of a model which voxels hold an estimate.
+
+    The mask is no guide: all models of a run share it, and a later call may have replaced it.
+    """
+    name = map_name(stem, "dseg", model=model, desc="status", res=resolution)
+    return ~np.isin(load_map(folder, name), WITHOUT_ESTIMATE)
+
+
 def tissue_components(
-    folder: Path, stem: str, model: str, mask: NDArray[np.bool_], first: NDArray
+    folder: Path, stem: str, model: str, inside: NDArray[np.bool_], first: NDArray
 ) -> Segmentation | None:
     """Assign each voxel to its most probable component; number them by the first parameter."""
     volumes: list[NDArray] = []
@@ -118,7 +133,7 @@ def tissue_components(
         volumes.append(load_map(folder, name))
     if not volumes:
         return None
-    usable = mask & np.isfinite(first) & np.isfinite(volumes[0])
+    usable = inside & np.isfinite(first) & np.isfinite(volumes[0])
     best = np.argmax(np.stack(volumes), axis=0) + 1
     unexpected = folder / f"{map_name(stem, 'probseg', model=model, desc='unexpected')}.nii.gz"
     n_components = len(volumes)
@@ -140,12 +155,14 @@ def tissue_components(
     return Segmentation("components", labels, regions)
 
 
-def place_of(folder: Path, stem: str, atlas: Atlas) -> tuple[str, str | None] | None:
-    """Find the maps of a run on the grid of an atlas: their entities and their resolution."""
-    for path in sorted(folder.glob("*_desc-gmvae_mask.nii.gz")):
-        name = path.name.removesuffix("_desc-gmvae_mask.nii.gz")
-        found = re.fullmatch(r"(?P<stem>.*_space-(?P<space>[^_]+).*?)_res-(?P<res>[^_]+)", name)
-        if name == stem:
+def place_of(folder: Path, stem: str, model: str, atlas: Atlas) -> tuple[str, str | None] | None:
+    """Find the maps of a model on the grid of an atlas: their entities and their resolution."""
+    for path in sorted(folder.glob("*_desc-status_dseg.nii.gz")):
+        name = path.name.removesuffix("_desc-status_dseg.nii.gz")
+        found = re.fullmatch(
+            rf"(?P<stem>.*_space-(?P<space>[^_]+).*)_model-{model}_res-(?P<res>[^_]+)", name
+        )
+        if name == f"{stem}_model-{model}":
             place: tuple[str, str | None] = (stem, None)
         elif found and found["stem"] == in_space(stem, found["space"]):
             place = (found["stem"], found["res"])

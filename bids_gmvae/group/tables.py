@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,10 @@ from bids_gmvae.group.regions import (
     place_of,
     read_atlas,
     tissue_components,
+    voxels_with_estimate,
 )
 from bids_gmvae.io.atomic import read_tsv, write_json, write_tsv
-from bids_gmvae.io.derivatives import map_name, parameter_name
+from bids_gmvae.io.derivatives import parameter_name
 from bids_gmvae.io.qc import ACTIVE
 from bids_gmvae.signal_models import get_signal_model
 from bids_gmvae.signal_models.base import Parameter
@@ -129,14 +131,15 @@ def group_level(out_dir: Path, *, atlases: Sequence[str] = ()) -> GroupResult:
         for row in read_tsv(table) if table.exists() else []:
             unit = "" if row["unit"] == "n/a" else f" ({row['unit']})"
             descriptions.setdefault(row["measure"], row["description"] + unit)
+    problems += _unfinished(out_dir)
+    for problem in problems:
+        logger.warning(problem)
     if not quality:
         raise NothingEligibleError(
             f"{out_dir} holds no mapped run.", "Run the participant level first."
         )
     quality, outlier_descriptions = flag_outliers(quality)
     descriptions |= outlier_descriptions
-    for problem in problems:
-        logger.warning(problem)
     dictionaries: list[tuple[str, list[dict[str, Any]], Mapping[str, str]]] = [
         (PARAMETERS, parameters, COLUMNS),
         (QUALITY, quality, descriptions),
@@ -175,16 +178,17 @@ def run_rows(
     derived = signal_model.derived(torch.zeros(1, len(signal_model.parameters)))
     parameters = [*signal_model.parameters, *derived]
     stem, model = run["run"], run["model"]
-    mask = load_map(folder, map_name(stem, "mask", desc="gmvae")) > 0
+    inside = voxels_with_estimate(folder, stem, model)
     first = _maps(folder, stem, model, parameters[0])["mean"]
-    spaces: list[tuple[str, str | None, Segmentation]] = [
-        (stem, None, Segmentation("mask", np.where(mask, 1, -1), {1: ("all", "")})),
+    whole = Segmentation("mask", np.where(inside, 1, -1), {1: ("all", "")})
+    spaces: list[tuple[str, str | None, NDArray[np.bool_], Segmentation]] = [
+        (stem, None, inside, whole)
     ]
-    tissue = tissue_components(folder, stem, model, mask, first)
+    tissue = tissue_components(folder, stem, model, inside, first)
     if tissue is not None:
-        spaces.append((stem, None, tissue))
+        spaces.append((stem, None, inside, tissue))
     for atlas in atlases:
-        place = place_of(folder, stem, atlas)
+        place = place_of(folder, stem, model, atlas)
         if place is None:
             problems.append(
                 f"{stem}: the atlas {atlas.name} is on the grid of neither its native nor its "
@@ -192,14 +196,12 @@ def run_rows(
             )
             continue
         regions = {label: (name, str(label)) for label, name in atlas.regions.items()}
-        spaces.append((*place, Segmentation(atlas.name, atlas.labels, regions)))
+        there = voxels_with_estimate(folder, place[0], model, place[1])
+        spaces.append((*place, there, Segmentation(atlas.name, atlas.labels, regions)))
     rows = []
     for parameter in parameters:
-        for place_stem, resolution, segmentation in spaces:
+        for place_stem, resolution, inside, segmentation in spaces:
             maps = _maps(folder, place_stem, model, parameter, resolution)
-            inside = (
-                load_map(folder, map_name(place_stem, "mask", desc="gmvae", res=resolution)) > 0
-            )
             for region, label, statistics in _summaries(segmentation, inside, maps):
                 rows.append(
                     {
@@ -217,6 +219,18 @@ def run_rows(
                     }
                 )
     return rows
+
+
+def _unfinished(out_dir: Path) -> Iterator[str]:
+    """Tell of maps without the quality file, which is removed first and written last."""
+    for path in sorted(out_dir.glob("sub-*/**/*_model-*_desc-status_dseg.nii.gz")):
+        found = re.fullmatch(r"(.+_model-[^_]+)_desc-status_dseg\.nii\.gz", path.name)
+        if found and not (summary := path.with_name(f"{found[1]}_desc-qc.json")).exists():
+            yield (
+                f"{summary.relative_to(out_dir).as_posix()} is missing, as after an interruption: "
+                "the maps beside it are incomplete or of different calls, and are left out. "
+                "Map the run again."
+            )
 
 
 def _summaries(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bids_gmvae.io import sidecars
-from bids_gmvae.io.atomic import write_image, write_json, write_tsv
+from bids_gmvae.io.atomic import storage_errors, write_image, write_json, write_tsv
 from bids_gmvae.io.qc import measures, quality, quality_table
 from bids_gmvae.io.result import RunResult
 from bids_gmvae.io.run import Run
@@ -170,6 +170,11 @@ def write_result(result: RunResult, out_dir: Path, *, provenance: Mapping[str, A
         For want of space, quota or permission.
     """
     run, label = result.run, result.posterior.signal_model.label
+    summary = out_dir / map_path(run, suffix="", model=label, desc="qc", extension=".json")
+    # To the group level it says that all the rest is there and of one call: it goes first, and
+    # comes last.
+    with storage_errors(summary):
+        summary.unlink(missing_ok=True)
     written = []
     for output in outputs(result, provenance):
         path = out_dir / output.path
@@ -179,9 +184,7 @@ def write_result(result: RunResult, out_dir: Path, *, provenance: Mapping[str, A
 
     lookup = map_path(run, suffix="dseg", model=label, desc="status", extension=".tsv")
     written.append(write_tsv(out_dir / lookup, sidecars.status_table()))
-    summary = out_dir / map_path(run, suffix="", model=label, desc="qc", extension=".json")
     found = measures(result, sloppy=bool(provenance.get("sloppy")))
-    written.append(write_json(summary, quality(found, result)))
     written.append(write_tsv(_with_extension(summary, ".tsv"), quality_table(found)))
     voxels = out_dir / training_path(run, label)
     if result.training is None:
@@ -189,6 +192,7 @@ def write_result(result: RunResult, out_dir: Path, *, provenance: Mapping[str, A
     else:
         written.append(write_training(voxels, result.training))
     _remove_leftovers(out_dir, run, result.posterior.signal_model, keep=set(written))
+    written.append(write_json(summary, quality(found, result)))
     return written
 
 

@@ -9,10 +9,15 @@ import torch
 from bids_gmvae.exceptions import InputError, NothingEligibleError
 from bids_gmvae.group import group_level
 from bids_gmvae.group.tables import COLUMNS
+from bids_gmvae.io import derivatives
 from bids_gmvae.io.atomic import read_tsv, write_image, write_tsv
 from bids_gmvae.io.derivatives import map_path, write_result
 from bids_gmvae.posterior import FAILED
 from tests.results import AFFINE, PROVENANCE, make_result, make_run
+
+
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
 
 
 def select(rows, **wanted):
@@ -155,8 +160,10 @@ def test_an_atlas_in_a_standard_space_uses_the_resampled_maps(cohort, tmp_path):
         write_image(out_dir / path, image)
         other = path.with_name(path.name.replace("param-msd", "param-msk"))
         write_image(out_dir / other, image)
-    mask = map_path(result.run, suffix="mask", desc="gmvae", space="MNI", resolution="2")
-    write_image(out_dir / mask, nb.Nifti1Image(ones.astype(np.uint8), affine))
+    status = map_path(
+        result.run, suffix="dseg", model="msdki", desc="status", space="MNI", resolution="2"
+    )
+    write_image(out_dir / status, nb.Nifti1Image(ones.astype(np.uint8), affine))
     labels = np.zeros((4, 4, 4), int)
     labels[0] = 1
     found = group_level(out_dir, atlases=[write_atlas(tmp_path / "atlas", labels, affine)])
@@ -166,6 +173,21 @@ def test_an_atlas_in_a_standard_space_uses_the_resampled_maps(cohort, tmp_path):
     # The other participant has no maps there, and that is said.
     assert len(found.problems) == 1
     assert found.problems[0].startswith("sub-02_space-ACPC: the atlas Halves")
+
+
+def test_an_atlas_in_a_space_of_another_model_alone_is_told_and_the_run_stays(cohort, tmp_path):
+    out_dir, (result, _) = cohort
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    ones = nb.Nifti1Image(np.ones((4, 4, 4), np.uint8), affine)
+    place = {"space": "MNI", "resolution": "2"}
+    mask = map_path(result.run, suffix="mask", desc="gmvae", **place)
+    status = map_path(result.run, suffix="dseg", model="bs", desc="status", **place)
+    for path in (mask, status):
+        write_image(out_dir / path, ones)
+    labels = np.ones((4, 4, 4), int)
+    found = group_level(out_dir, atlases=[write_atlas(tmp_path / "atlas", labels, affine)])
+    assert {row["participant_id"] for row in found.parameters} == {"sub-01", "sub-02"}
+    assert all("the atlas Halves is on the grid of neither" in text for text in found.problems)
 
 
 def test_an_atlas_without_table_has_numbers_for_names(cohort, tmp_path):
@@ -208,6 +230,42 @@ def test_a_run_that_stands_apart_is_flagged(tmp_path):
     assert [row["participant_id"] for row in flagged] == ["sub-03"]
     assert flagged[0]["outlier"] is True
     assert flagged[0]["z_residual_rms"] > 3
+
+
+def test_the_mask_of_a_later_call_changes_no_table(cohort, tmp_path):
+    out_dir, (result, _) = cohort
+    labels = np.ones(result.grid.shape, int)
+    atlas = write_atlas(tmp_path / "atlas", labels)
+    before = group_level(out_dir, atlases=[atlas]).parameters
+    mask = out_dir / map_path(result.run, suffix="mask", desc="gmvae")
+    write_image(mask, result.grid.image(np.ones(result.grid.shape, np.uint8)))
+    assert group_level(out_dir, atlases=[atlas]).parameters == before
+
+
+def test_a_run_whose_second_mapping_was_interrupted_is_left_out_and_named(cohort, monkeypatch):
+    out_dir, (result, _) = cohort
+    group_level(out_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(derivatives, "write_tsv", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_result(result, out_dir, provenance=PROVENANCE)
+    found = group_level(out_dir)
+    assert {row["participant_id"] for row in found.parameters} == {"sub-02"}
+    assert {row["participant_id"] for row in found.qc} == {"sub-02"}
+    (problem,) = found.problems
+    assert re.search(r"sub-01/.*_model-msdki_desc-qc.json is missing, .* Map the run", problem)
+    write_result(result, out_dir, provenance=PROVENANCE)
+    assert group_level(out_dir).problems == []
+
+
+def test_runs_that_are_left_out_are_told_even_if_no_other_is_there(tmp_path, caplog):
+    result = make_result()
+    write_result(result, tmp_path, provenance=PROVENANCE)
+    path = map_path(result.run, suffix="", model="msdki", desc="qc", extension=".json")
+    (tmp_path / path).unlink()
+    with pytest.raises(NothingEligibleError, match="holds no mapped run"):
+        group_level(tmp_path)
+    assert f"{path.as_posix()} is missing" in caplog.text
 
 
 def test_a_run_whose_map_is_cut_off_is_left_out_and_named(cohort):

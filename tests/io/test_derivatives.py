@@ -6,6 +6,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
+from bids_gmvae.io import derivatives
 from bids_gmvae.io.atomic import read_tsv
 from bids_gmvae.io.dataset import initialise, validate, write_manifest
 from bids_gmvae.io.derivatives import map_path, parameter_path, status_volume, write_result
@@ -176,6 +177,42 @@ def test_writing_again_gives_the_same_bytes_and_touches_nothing_else(tmp_path):
     again.info["fit"]["seconds"] = 12345.6
     assert write_result(again, tmp_path, provenance=PROVENANCE) == first
     assert {path: path.read_bytes() for path in first} == before
+
+
+def test_the_quality_file_says_that_all_the_rest_is_of_one_call(tmp_path, monkeypatch):
+    first = write_result(make_result(n_components=4), tmp_path, provenance=PROVENANCE)
+    complete = {path: path.read_bytes() for path in first}
+    (quality,) = [path for path in first if path.name.endswith("_desc-qc.json")]
+    others = []
+
+    def note(function):
+        def write(path, *args):
+            others.append((path, quality.exists()))
+            return function(path, *args)
+
+        return write
+
+    with monkeypatch.context() as patch:
+        for name in ("write_json", "write_image", "write_tsv"):
+            patch.setattr(derivatives, name, note(getattr(derivatives, name)))
+        write_result(make_result(n_components=2), tmp_path, provenance=PROVENANCE)
+    assert others[-1][0] == quality
+    assert not any(there for _, there in others)
+    # Interrupted and repeated, a call ends with the same bytes.
+    write_result(make_result(n_components=4), tmp_path, provenance=PROVENANCE)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*_*.*")} == complete
+
+
+def test_the_quality_file_comes_after_maps_of_an_earlier_call_are_gone(tmp_path, monkeypatch):
+    write_result(make_result(n_components=4), tmp_path, provenance=PROVENANCE)
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(derivatives, "_remove_leftovers", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_result(make_result(n_components=2), tmp_path, provenance=PROVENANCE)
+    assert not list(tmp_path.rglob("*_desc-qc.json"))
 
 
 def test_what_an_earlier_call_left_behind_is_removed(tmp_path):
