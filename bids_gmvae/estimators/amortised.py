@@ -31,6 +31,14 @@ from bids_gmvae.signal_models.base import SignalModel
 #: More voxels than this do not make the networks better, only slower.
 MAX_TRAINING_VOXELS = 20_000
 
+#: Least mean over the least weighted shell, in noise sd. Below it the mean is mostly noise, and
+#: what is divided by it may be of any size.
+MIN_LEVEL = 2.0
+
+#: Signals of tissue are at most 1 relative to the least weighted shell, and noise adds less than
+#: 2 where that is at least `MIN_LEVEL`. Beyond lie artefacts, whose square would decide the loss.
+MAX_RELATIVE_SIGNAL = 5.0
+
 #: Draws of the latent for the posterior, unless the settings ask for more.
 MIN_DRAWS = 32
 
@@ -91,7 +99,7 @@ class AmortisedFit(Fit):
         # What the least weighted shell has lost already is given back to S0.
         level = run.signals[:, data.reference].mean(dim=1)
         kept = model(mean, run.acquisition, orientation)[:, data.reference].mean(dim=1)
-        usable = usable & (level > 0)
+        usable = usable & (level >= MIN_LEVEL * run.sigma)
         s0 = torch.where(usable, level, 1.0) / kept
 
         problem = _problem(run, model, self.settings)
@@ -177,6 +185,8 @@ class AmortisedEstimator(Estimator):
             If a run does not support the signal model, or the runs differ in their shells.
         InputError
             If no voxel can be used.
+        GMVAEError
+            If the training fails.
         """
         settings = self.settings
         shell_index = _shells(runs[0].acquisition, settings).index
@@ -193,7 +203,9 @@ class AmortisedEstimator(Estimator):
                 data.append(relative_signals(chosen, self.signal_model, shell_index, settings))
         if not data:
             raise InputError(
-                "No voxel has a finite signal that varies between volumes.", "Check the mask."
+                "No voxel has a finite signal that varies between volumes and that, where it is "
+                f"least weighted, is at least {MIN_LEVEL:g} times the noise.",
+                "Check the mask and the noise level.",
             )
 
         # Layers draw their initial weights from the global generator, which is put back.
@@ -303,9 +315,11 @@ def _shells(acquisition: Acquisition, settings: ModelSettings) -> Shells:
 def _choose_voxels(
     run: Measurements, shell_index: Tensor, n_voxels: int, generator: torch.Generator
 ) -> Measurements:
-    """Choose usable voxels with signal in the least weighted shell, at random."""
+    """Choose usable voxels of which none can decide the loss by itself, at random."""
     reference = shell_index.to(run.signals.device) == 0
-    usable = usable_voxels(run) & (run.signals[:, reference].mean(dim=1) > 0)
+    level = run.signals[:, reference].mean(dim=1)
+    usable = usable_voxels(run) & (level >= MIN_LEVEL * run.sigma)
+    usable &= run.signals.amax(dim=1) <= MAX_RELATIVE_SIGNAL * level
     candidates = usable.nonzero().squeeze(1)
     order = torch.randperm(len(candidates), generator=generator, device=candidates.device)
     return run.select(candidates[order[:n_voxels]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from bids_gmvae.exceptions import GMVAEError
 from bids_gmvae.nn.vae import Draw, PhysicsNetwork
 
 if TYPE_CHECKING:
@@ -87,6 +89,11 @@ def train(
     -------
     tuple of float
         Negative loss per voxel, by epoch.
+
+    Raises
+    ------
+    GMVAEError
+        If the loss is no longer finite.
     """
     optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
     n_voxels = sum(len(run) for run in runs)
@@ -105,6 +112,11 @@ def train(
             optimiser.step()
             total += losses.detach().sum()
         history.append(-float(total) / n_voxels)
+        if not math.isfinite(history[-1]):
+            raise GMVAEError(
+                f"The training failed: the loss is {-history[-1]} after epoch {epoch + 1}.",
+                "Check the image and the mask, or use --estimator gmvae.",
+            )
         progress(epoch + 1, n_epochs, history[-1])
     return tuple(history)
 

@@ -9,8 +9,9 @@ from bids_gmvae.estimators import amortised
 from bids_gmvae.estimators.amortised import relative_signals, shared_noise
 from bids_gmvae.estimators.base import Measurements
 from bids_gmvae.estimators.mlp import MLP
+from bids_gmvae.estimators.vae_gmm import VAEGMM
 from bids_gmvae.estimators.vae_unig import VAEUniG
-from bids_gmvae.exceptions import AcquisitionError, InputError
+from bids_gmvae.exceptions import AcquisitionError, GMVAEError, InputError
 from bids_gmvae.posterior import Status
 from bids_gmvae.signal_models import get_signal_model
 
@@ -114,6 +115,72 @@ def test_a_voxel_without_b0_signal_is_not_fitted(simulate):
     assert posterior.status[7] == Status.NOT_FINITE
     assert posterior.mean[7].isnan().all()
     assert posterior.mean[8:].isfinite().all()
+
+
+def with_voxel(simulated, voxel, change):
+    """Give the run with another signal in a voxel: change(signals, whether unweighted)."""
+    signals = simulated.run.signals.clone()
+    change(signals[voxel], simulated.run.acquisition.bvals == 0)
+    return Measurements(signals, simulated.run.sigma, simulated.run.acquisition)
+
+
+def set_b0(value):
+    return lambda signals, unweighted: signals.masked_fill_(unweighted, value)
+
+
+def set_one_volume(value):
+    return lambda signals, unweighted: signals[-1:].fill_(value)
+
+
+@pytest.mark.parametrize(
+    "change", [set_b0(1e-3), set_b0(1e-20), set_b0(30.0), set_one_volume(1e6)]
+)
+@pytest.mark.parametrize("estimator", [MLP, VAEUniG, VAEGMM])
+def test_a_voxel_that_would_decide_the_loss_takes_no_part_in_training(simulate, estimator, change):
+    simulated = simulate("msdki", 50, snr=20)
+    run = with_voxel(simulated, 7, change)
+    fit = estimator(simulated.signal_model, QUICK).fit(run)
+    others = estimator(simulated.signal_model, QUICK).fit(run.select(torch.arange(50) != 7))
+    assert fit.history == others.history
+    assert fit.summary["n_training_voxels"] == 49
+
+
+@pytest.mark.parametrize("level", [1e-20, 1e-3, 30.0])
+def test_a_voxel_whose_b0_is_noise_is_not_fitted(simulate, level):
+    simulated = simulate("msdki", 50, snr=20)  # noise sd 20
+    run = with_voxel(simulated, 7, set_b0(level))
+    posterior = MLP(simulated.signal_model, QUICK).fit(run).posterior(run)
+    assert posterior.status[7] == Status.NOT_FINITE
+    assert posterior.mean[7].isnan().all()
+    others = torch.arange(50) != 7
+    assert posterior.mean[others].isfinite().all()
+    assert (posterior.status[others] != Status.NOT_FINITE).all()
+
+
+def test_one_voxel_does_not_ruin_the_maps_of_all_others(simulate):
+    simulated = simulate("msdki_paper", 600, snr=50)
+    run = with_voxel(simulated, 7, set_b0(1e-3))
+    settings = ModelSettings(n_epochs=25)
+    posterior = MLP(simulated.signal_model, settings).fit(run).posterior(run)
+    tissue = simulated.tissue & (torch.arange(600) != 7)
+    pair = torch.stack([posterior.mean[tissue, 0], simulated.values[tissue, 0]])
+    assert torch.corrcoef(pair)[0, 1] > 0.95
+
+
+def test_a_training_whose_loss_is_not_finite_is_an_error(simulate, monkeypatch):
+    monkeypatch.setattr(amortised, "MIN_LEVEL", 0.0)
+    monkeypatch.setattr(amortised, "MAX_RELATIVE_SIGNAL", torch.inf)
+    simulated = simulate("msdki", 50, snr=20)
+    run = with_voxel(simulated, 7, set_b0(1e-25))
+    with pytest.raises(GMVAEError, match=r"The training failed: the loss is \w+ after epoch 1\."):
+        MLP(simulated.signal_model, QUICK).fit(run)
+
+
+def test_a_run_of_noise_alone_is_refused(simulate):
+    simulated = simulate("msdki", 50, snr=20)
+    run = Measurements(simulated.run.signals, 100 * simulated.run.sigma, simulated.run.acquisition)
+    with pytest.raises(InputError, match="at least 2 times the noise"):
+        MLP(simulated.signal_model, QUICK).fit(run)
 
 
 def test_training_sees_a_bounded_number_of_voxels(simulate, monkeypatch):
