@@ -7,6 +7,7 @@ passed in, never made; loops write one array each, so that the compiler can vect
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable
 from functools import cache
@@ -15,6 +16,9 @@ from typing import Any
 
 import numba
 from numba import types
+from numba.core.caching import FunctionCache
+
+logger = logging.getLogger(__name__)
 
 #: Liberties that let sums be vectorised, but keep infinities and NaN.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
@@ -26,6 +30,45 @@ Vector, Matrix = types.float64[::1], types.float64[:, ::1]
 #: respect to each value and, for directional models, to the cosine (n_rows, n_data).
 EQUATION_SIGNATURE = types.void(Vector, Matrix, Vector, Matrix)
 Equation = types.FunctionType(EQUATION_SIGNATURE)
+
+
+class Cache(FunctionCache):  # type: ignore[misc]
+    """Compiled functions as files: those that cannot be read are compiled and written again.
+
+    A loss of power leaves empty or cut-off files, and network file systems lose sight of files.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Read what was compiled; None if there is nothing that can be read."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # pickle raises many kinds for a damaged file
+            logger.debug("%r cannot be read: %r", self, error)
+            _warn_of(self.cache_path)
+        try:
+            self.flush()
+        except OSError as error:
+            logger.debug("%r cannot be written: %r", self, error)
+            self.disable()
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Write what was compiled, if that is possible."""
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            logger.debug("%r cannot be written: %r", self, error)
+            _warn_of(self.cache_path)
+
+
+@cache
+def _warn_of(folder: str) -> None:
+    """Warn, once in a process."""
+    logger.warning(
+        "Files of compiled code in %s are damaged or out of reach; what they held is compiled "
+        "again. If this is said again, delete the folder, or check the disk that it is on.",
+        folder,
+    )
 
 
 def jit(signature: Any = None) -> Callable[[Callable[..., Any]], Any]:
@@ -48,10 +91,15 @@ def jit(signature: Any = None) -> Callable[[Callable[..., Any]], Any]:
 
     def compile_(function: Callable[..., Any]) -> Any:
         function.__qualname__ += f"_{_digest()}"
+        compiled = numba.njit(**options)(function)
         try:
-            return numba.njit(signature, cache=True, **options)(function)
-        except RuntimeError:  # an installation, and a HOME, that cannot be written
-            return numba.njit(signature, **options)(function)
+            compiled._cache = Cache(function)  # numba's own gives up at the first damaged file
+        except RuntimeError as error:  # an installation, and a HOME, that cannot be written
+            logger.debug("%r is compiled in every process: %r", function, error)
+        if signature is not None:
+            compiled.compile(signature)
+            compiled.disable_compile()
+        return compiled
 
     return compile_
 
