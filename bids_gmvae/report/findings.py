@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from bids_gmvae.io.result import RunResult
 from bids_gmvae.report import facts
 
@@ -18,6 +20,9 @@ MOSTLY_PRIOR = 0.5
 LOW_SNR = 10.0
 RESIDUAL_RANGE = (0.8, 1.25)
 SHELL_RESIDUAL = 1.5
+#: With as many measurements as unknowns only voxels at a bound leave residuals. As long as so few
+#: lie there that this is no finding itself, they must not speak for the run.
+ENOUGH_RESIDUALS = MANY_AT_BOUND
 
 
 def findings(result: RunResult, *, sloppy: bool = False) -> list[dict[str, str]]:
@@ -66,7 +71,7 @@ def _about_fit(result: RunResult, values: Mapping[str, Any]) -> Iterator[dict[st
             "warning", f"The signal-to-noise ratio of the b0 images is low ({values['snr']:.1f}).",
             "Faint lesions may be drawn towards normal tissue; look at the voxelwise maps too.",
         )  # fmt: skip
-    residual = values["residual"]
+    residual = values["residual"] if _enough(result.posterior.residual) else None
     if residual is not None and residual > RESIDUAL_RANGE[1]:
         yield _finding(
             "warning", f"Residuals are {residual:.2f} times what noise alone would leave.",
@@ -80,8 +85,11 @@ def _about_fit(result: RunResult, values: Mapping[str, Any]) -> Iterator[dict[st
             "the sd maps are then too large.",
         )  # fmt: skip
     shells = facts.shell_rows(result)
+    by_shell = result.posterior.shell_residual.unbind(1)
     bad = [
-        row for row in shells if row["residual"] is not None and row["residual"] > SHELL_RESIDUAL
+        row
+        for row, residuals in zip(shells, by_shell, strict=False)  # without residual if unequal
+        if row["residual"] is not None and row["residual"] > SHELL_RESIDUAL and _enough(residuals)
     ]
     # Where most shells are off, the sentence on the residuals has said it.
     if bad and len(bad) <= len(shells) / 2:
@@ -117,6 +125,11 @@ def _about_prior(result: RunResult, values: Mapping[str, Any]) -> Iterator[dict[
             f"the voxel: {', '.join(drawn)}.",
             "Do not read single voxels or small lesions from these maps.",
         )  # fmt: skip
+
+
+def _enough(residuals: Tensor) -> bool:
+    """Tell whether enough voxels have a residual to speak for the run."""
+    return float(residuals.isfinite().double().mean()) >= ENOUGH_RESIDUALS
 
 
 def _finding(severity: str, text: str, hint: str) -> dict[str, str]:

@@ -114,6 +114,18 @@ def test_a_shell_that_the_model_misses_is_named():
     assert any("b = 2000" in issue["text"] for issue in issues)
 
 
+@pytest.mark.parametrize(("share", "told"), [(0.014, False), (0.2, True), (1.0, True)])
+def test_residuals_speak_for_a_run_only_if_enough_voxels_have_them(share, told):
+    result = make_result()
+    residual = torch.full_like(result.posterior.residual, torch.nan)
+    residual[: round(share * len(residual))] = 4.0
+    by_shell = result.posterior.shell_residual.clone()
+    by_shell[:, 2] = residual
+    issues = describe(replaced(result, residual=residual, shell_residual=by_shell))["issues"]
+    assert any("Residuals are 4.00 times" in issue["text"] for issue in issues) is told
+    assert any("b = 2000" in issue["text"] for issue in issues) is told
+
+
 def test_a_parameter_that_the_prior_decides_is_named():
     result = make_result(shape=SMALL)
     influence = result.posterior.prior_influence.clone()
