@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,15 @@ from bids_gmvae.voxels import Grid
 
 STATISTICS = Path(__file__).with_name("statistics.tsv")
 
-SIGNAL_MODELS = ("msdki", "ball_stick")
+#: What each signal model is measured with: b-values (s/mm^2), volumes of each, echo times (s).
+SHELLS = ((0.0, 3), (1000.0, 10), (2000.0, 10), (3000.0, 10))
+DESIGNS = {
+    "msdki": (SHELLS, (0.09,)),
+    "ball_stick": (SHELLS, (0.09,)),
+    "ball_stick_tied": (((0.0, 3), (1000.0, 30)), (0.09,)),
+    "ivim": (tuple((b, 6) for b in (0.0, 10.0, 30.0, 60.0, 100.0, 200.0, 400.0, 800.0)), (0.07,)),
+    "t2_adc": (((0.0, 3), (500.0, 6), (1000.0, 6)), (0.06, 0.09, 0.14)),
+}
 ESTIMATORS = ("lsq", "gmvae")
 TISSUES = {1: "white", 2: "grey", 3: "fluid"}
 
@@ -50,11 +58,14 @@ def make_phantom(name: str) -> tuple[torch.Tensor, Acquisition, torch.Tensor, np
     """
     population = get_population(name)
     generator = torch.Generator().manual_seed(20)
-    shells = torch.tensor([1000.0, 2000.0, 3000.0], dtype=torch.float64)
-    bvals = torch.cat([shells.new_zeros(3), shells.repeat_interleave(10)])
+    shells, times = DESIGNS[name]
+    levels, numbers = zip(*shells, strict=True)
+    bvals = torch.tensor(levels, dtype=torch.float64).repeat_interleave(torch.tensor(numbers))
+    echo_times = torch.tensor(times, dtype=torch.float64).repeat_interleave(len(bvals))
+    bvals = bvals.repeat(len(times))
     bvecs = sample_orientations(len(bvals), generator)
     bvecs[bvals == 0] = 0
-    acquisition = Acquisition(bvals=bvals, bvecs=bvecs)
+    acquisition = Acquisition(bvals=bvals, bvecs=bvecs, echo_times=echo_times)
     labels = torch.arange(SHAPE[0]).mul(3).div(SHAPE[0], rounding_mode="floor") + 1
     labels = labels.repeat_interleave(SHAPE[1] * SHAPE[2])
     values = population.sample(labels, generator)
@@ -71,13 +82,13 @@ def make_phantom(name: str) -> tuple[torch.Tensor, Acquisition, torch.Tensor, np
 
 
 def statistics(
-    settings: ModelSettings = SETTINGS, *, rounding: float = 0.0
+    names: Iterable[str] = DESIGNS, settings: ModelSettings = SETTINGS, *, rounding: float = 0.0
 ) -> Iterator[dict[str, object]]:
-    """Map the phantom, and sum up every map in every tissue: one row each.
+    """Map phantoms of these signal models, and sum up every map in every tissue: one row each.
 
     Signals are off by the relative amount ``rounding``, as on a computer that rounds otherwise.
     """
-    for name in SIGNAL_MODELS:
+    for name in names:
         signals, acquisition, values, labels = make_phantom(name)
         generator = torch.Generator().manual_seed(1)
         errors = torch.randn(signals.shape, dtype=signals.dtype, generator=generator)
