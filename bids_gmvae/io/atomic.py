@@ -8,9 +8,12 @@ import fcntl
 import gzip
 import io
 import json
+import logging
 import os
+import random
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,9 +21,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import nibabel as nb
-from filelock import FileLock, Timeout
 
 from bids_gmvae.exceptions import GMVAEError, StorageError
+
+LOGGER = logging.getLogger(__name__)
 
 #: How the names of unfinished files begin; they are hidden and keep their extension.
 TEMPORARY = ".tmp-"
@@ -28,8 +32,17 @@ TEMPORARY = ".tmp-"
 #: Written for absent values in tables, as BIDS wants.
 NOT_AVAILABLE = "n/a"
 
-#: Seconds to wait for another process; it holds the lock for less than one.
-PATIENCE = 120.0
+#: Seconds to wait for other processes: hundreds may queue, and each holds the lock for about one.
+PATIENCE = 900.0
+
+#: Seconds after which the log says what is waited for.
+SILENCE = 30.0
+
+#: Longest pause between two tries, seconds; thousands of processes ask the same server.
+PAUSE = 0.5
+
+#: How file systems say that they have no locks.
+_LOCKLESS = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 
 _STORAGE_ERRORS = {
     errno.ENOSPC: "There is no space left for {path}.",
@@ -112,32 +125,34 @@ def remove_abandoned(folder: Path) -> None:
     """Remove the unfinished files of a folder whose writers are gone, as after a kill."""
     for path in folder.glob(f"{TEMPORARY}*"):
         # Finished by now, still being written, or on a file system that cannot tell: let it be.
-        with suppress(OSError), path.open("rb") as file:
+        # NFS locks only what is open for writing.
+        with suppress(OSError), path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
 
 
 @contextmanager
-def locked(out_dir: Path) -> Iterator[None]:
+def locked(out_dir: Path) -> Iterator[bool]:
     """Hold the lock of an output dataset.
+
+    The system takes it back when this process ends, however it ends.
+
+    Yields
+    ------
+    bool
+        Whether it is held: some file systems have no locks, and nothing keeps others out there.
 
     Raises
     ------
     StorageError
-        If the folder cannot be written, or another process does not let go.
+        If the folder cannot be written, or other processes do not let go.
     """
     lock = out_dir / "logs" / ".dataset.lock"
     with storage_errors(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            held = FileLock(lock).acquire(timeout=PATIENCE)
-        except Timeout as error:
-            raise StorageError(
-                f"Another process has held {lock} for {PATIENCE:.0f} s.",
-                "If none is running, delete that file and run the command again.",
-            ) from error
-    with held:
-        yield
+        file, held = _wait_for(lock)
+    with file:
+        yield held
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -178,13 +193,18 @@ def write_tsv(
     columns : sequence of str, optional
         Order of the columns; by default all that occur, in order of appearance.
     """
+    return write_text(path, to_tsv(rows, columns))
+
+
+def to_tsv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """Give the text that `write_tsv` writes."""
     rows = list(rows)
     names = list(columns or dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
     writer.writerow(names)
     writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
-    return write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def read_tsv(path: Path) -> list[dict[str, str]]:
@@ -201,6 +221,48 @@ def write_image(path: Path, image: nb.Nifti1Image) -> Path:
         # the time for 3 % less.
         content = gzip.compress(content, compresslevel=1, mtime=0)
     return write_bytes(path, content)
+
+
+def _wait_for(path: Path) -> tuple[IO[bytes], bool]:
+    """Open a lock file, and lock it as soon as no other process does."""
+    begun = time.monotonic()
+    told = False
+    while True:
+        file = path.open("ab")
+        held = _try_lock(file)
+        if held is None:
+            return file, False
+        if held and os.fstat(file.fileno()).st_nlink:
+            return file, True
+        # Another holds it, or deleted it since it was opened, so that the next lock a new one.
+        file.close()
+        waited = time.monotonic() - begun
+        if waited > PATIENCE:
+            raise StorageError(
+                f"Other processes have held {path} for {waited:.0f} s.",
+                "Deleting it does not help: it is free as soon as they end. Find the one that "
+                "hangs, on this machine or another, with 'lsof' and the name of the file; end it, "
+                "then run the command again.",
+            )
+        if waited > SILENCE and not told:
+            LOGGER.info("Waiting for other processes, which hold %s.", path)
+            told = True
+        time.sleep(random.uniform(0, PAUSE))
+
+
+def _try_lock(file: IO[bytes]) -> bool | None:
+    """Lock an open file if no other process does: whether it is now; None without locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        if error.errno not in _LOCKLESS:
+            file.close()
+            raise
+        LOGGER.debug("A file system without locks: %s", error)
+        return None
+    return True
 
 
 def _claim_temporary(path: Path) -> tuple[Path, IO[bytes]]:

@@ -7,6 +7,7 @@ written under a lock.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, metadata
@@ -24,6 +25,8 @@ __all__ = [
     "description", "initialise", "merge_description", "remove_unfinished", "validate",
     "write_manifest",
 ]  # fmt: skip
+
+LOGGER = logging.getLogger(__name__)
 
 BIDS_VERSION = "1.11.1"
 NAME = "bids_gmvae"
@@ -61,11 +64,20 @@ def initialise(out_dir: Path, settings: RunSettings | None, datasets: Mapping[st
     StorageError
         For want of space, quota or permission.
     """
-    with locked(out_dir):
-        path = out_dir / "dataset_description.json"
+    sloppy = settings is not None and settings.execution.sloppy
+    new = description(out_dir, datasets, sloppy=sloppy)
+    path = out_dir / "dataset_description.json"
+    with locked(out_dir) as held:
+        if not held:
+            LOGGER.warning(
+                "The file system of %s has no locks. Do not map participants there in several "
+                "calls at a time, or lines of %s and entries of %s may be lost.",
+                out_dir,
+                MANIFEST,
+                path.name,
+            )
         present = _read_description(path)
-        sloppy = settings is not None and settings.execution.sloppy
-        merged = merge_description(present, description(out_dir, datasets, sloppy=sloppy))
+        merged = merge_description(present, new)
         if merged != present:
             write_json(path, merged)
         _complete_lines(out_dir / ".bidsignore", BIDSIGNORE)

@@ -1,7 +1,11 @@
 import errno
+import fcntl
 import gzip
 import json
+import logging
 import os
+import threading
+from contextlib import ExitStack
 
 import nibabel as nb
 import numpy as np
@@ -97,6 +101,83 @@ def test_only_what_no_process_writes_any_more_is_abandoned(tmp_path):
         assert list(tmp_path.iterdir()) == [temporary]
         temporary.write_text("whole")
     assert [path.name for path in tmp_path.iterdir()] == ["b.txt"]
+
+
+def test_what_is_abandoned_is_removed_from_nfs_too(tmp_path, monkeypatch):
+    # There, locks of a file that is not open for writing are refused.
+    flock = atomic.fcntl.flock
+
+    def strict(file, how):
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(file, how)
+
+    monkeypatch.setattr(atomic.fcntl, "flock", strict)
+    (tmp_path / ".tmp-0123abcd-a.txt").write_text("half")
+    atomic.remove_abandoned(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with atomic.locked(tmp_path) as held:
+        assert held
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS])
+def test_without_locks_work_goes_on(tmp_path, monkeypatch, number):
+    def refuse(file, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(atomic.fcntl, "flock", refuse)
+    with atomic.locked(tmp_path) as held:
+        assert not held
+
+
+def test_what_else_is_wrong_with_a_lock_is_not_hidden(tmp_path, monkeypatch):
+    def fail(file, how):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(atomic.fcntl, "flock", fail)
+    with pytest.raises(OSError, match="Input/output error"), atomic.locked(tmp_path):
+        pass
+
+
+def test_who_waits_long_says_so_once_and_gets_the_lock_in_the_end(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(atomic, "SILENCE", 0.0)
+    monkeypatch.setattr(atomic, "PAUSE", 0.02)
+    holder = ExitStack()
+    holder.enter_context(atomic.locked(tmp_path))
+    timer = threading.Timer(0.2, holder.close)
+    timer.start()
+    with atomic.locked(tmp_path) as held:
+        assert held
+    timer.join()
+    (said,) = caplog.messages
+    assert said.startswith("Waiting for other processes, which hold")
+
+
+def test_nobody_is_told_to_delete_a_lock_that_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "PATIENCE", 0.0)
+    monkeypatch.setattr(atomic, "PAUSE", 0.01)
+    with (
+        atomic.locked(tmp_path),
+        pytest.raises(StorageError, match=r"dataset\.lock.*Deleting it does not help.*end it"),
+        atomic.locked(tmp_path),
+    ):
+        pass
+
+
+def test_a_lock_that_was_deleted_before_it_was_held_is_worth_nothing(tmp_path, monkeypatch):
+    flock = atomic.fcntl.flock
+    path = tmp_path / "logs" / ".dataset.lock"
+
+    def too_late(file, how):
+        monkeypatch.undo()
+        path.unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(atomic, "PAUSE", 0.01)
+    monkeypatch.setattr(atomic.fcntl, "flock", too_late)
+    with atomic.locked(tmp_path):
+        assert path.exists()
 
 
 def test_a_file_taken_for_abandoned_before_it_was_locked_is_begun_anew(tmp_path, monkeypatch):
