@@ -84,6 +84,9 @@ def check_image(
     if others:
         yield f"the grid is not that of its source {', '.join(others)}."
         return
+    if kind in ("mask", "dseg") and data.ndim != 3:
+        yield f"the image has {data.ndim} dimensions, not 3."
+        return
     if kind == "mask":
         if not np.isin(data, (0, 1)).all():
             yield "a mask holds other values than 0 and 1."
@@ -94,6 +97,8 @@ def check_image(
         if mask_path not in suspects and not mask_path.exists():
             yield f"the mask {mask_path.name} is missing."
         return
+    if len(mask_image.shape) != 3:
+        return  # the mask's own check tells of it
     if not _same_grid(image, mask_image):
         yield f"the grid is not that of {mask_path.name}."
         return

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -143,12 +145,26 @@ def test_dataset_level_files_are_written_without_torch(tmp_path):
 
 def test_a_lock_that_is_never_released_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic, "PATIENCE", 0.05)
+    monkeypatch.setattr(atomic, "PAUSE", 0.01)
     with (
         atomic.locked(tmp_path),
-        pytest.raises(StorageError, match="Another process has held"),
+        pytest.raises(StorageError, match="Other processes have held"),
         atomic.locked(tmp_path),
     ):
         pass
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(atomic.fcntl, "flock", refuse)
+    initialise(tmp_path, None, {"raw": tmp_path / "a"})
+    write_manifest(tmp_path)
+    assert read(tmp_path)["DatasetLinks"] == {"raw": "a"}
+    assert {row["path"] for row in read_manifest(tmp_path)} >= {"README.md"}
+    (warning,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert "has no locks. Do not map participants there in several calls" in warning.message
 
 
 def test_an_output_folder_without_permission_is_a_storage_error(tmp_path, monkeypatch):
@@ -235,6 +251,18 @@ def test_wrong_values_are_found(dataset, name, function, message):
     assert any(message in problem and path.name in problem for problem in problems)
     # The manifest notices in any case.
     assert any("manifest.tsv" in problem and path.name in problem for problem in problems)
+
+
+@pytest.mark.parametrize("name", ["desc-gmvae_mask", "model-bs_desc-status_dseg"])
+@pytest.mark.parametrize("n_volumes", [1, 2])
+def test_an_image_with_volumes_it_must_not_have_is_a_problem(dataset, name, n_volumes):
+    path = dataset / f"{STEM}_{name}.nii.gz"
+    image = nb.load(path)
+    data = np.stack([np.asanyarray(image.dataobj)] * n_volumes, axis=-1)
+    atomic.write_image(path, nb.Nifti1Image(data, image.affine))
+    write_manifest(dataset)
+    (problem,) = validate(dataset)
+    assert problem.endswith(f"{path.name}: the image has 4 dimensions, not 3.")
 
 
 def test_missing_foreign_and_damaged_files_are_found(dataset):
