@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,17 @@ def read_description(root: Path) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() or path.is_symlink() else None
 
 
+def dataset_key(name: str) -> str:
+    """Make a name a key of DatasetLinks, of characters that BIDS URIs may have.
+
+    Examples
+    --------
+    >>> dataset_key("my prep (2)")
+    'my-prep-2-'
+    """
+    return re.sub(r"[^0-9A-Za-z_.-]+", "-", name)
+
+
 def find_datasets(settings: RunSettings) -> tuple[list[Dataset], list[Skipped]]:
     """Find BIDS_DIR, the derivatives that were named, and those in BIDS_DIR/derivatives.
 
@@ -114,15 +127,17 @@ def find_datasets(settings: RunSettings) -> tuple[list[Dataset], list[Skipped]]:
     main = _main_dataset(_absolute(settings.bids_dir), selection)
     datasets = [main]
     for name, path in selection.derivatives.items():
-        if name in {dataset.name for dataset in datasets} | {"raw"}:
+        key = dataset_key(name)
+        if key in {dataset.name for dataset in datasets} | {"raw"}:
             raise InputError(
                 f"Each dataset needs its own name, but --derivatives {name}={path} takes "
-                f"'{name}', which is reserved or taken.",
+                f"'{key}', which is reserved or taken.",
                 "Choose another NAME.",
             )
-        datasets.append(_named_dataset(name, _absolute(path), selection))
+        datasets.append(_named_dataset(key, _absolute(path), selection))
 
     skipped = []
+    unnamed: dict[Path, Mapping[str, Any]] = {}
     for root in _derivative_folders(main.root):
         taken = {dataset.root for dataset in datasets} | {_absolute(settings.output_dir)}
         if root in taken:
@@ -138,10 +153,15 @@ def find_datasets(settings: RunSettings) -> tuple[list[Dataset], list[Skipped]]:
                 )
             )
         elif "bids_gmvae" not in _pipelines(description):
-            names = {dataset.name for dataset in datasets}
-            name = "-".join(root.relative_to(main.root / "derivatives").parts)
-            name = name if name not in names else f"{name}-auto"
-            datasets.append(Dataset(name, root, True, description))
+            unnamed[root] = description
+    keys = _free_keys(
+        ["-".join(root.relative_to(main.root / "derivatives").parts) for root in unnamed],
+        {dataset.name for dataset in datasets} | {"raw"},
+    )
+    datasets += (
+        Dataset(key, root, True, description)
+        for key, (root, description) in zip(keys, unnamed.items(), strict=True)
+    )
     return datasets, skipped
 
 
@@ -169,6 +189,17 @@ def check_participants(labels: Iterable[str], datasets: Sequence[Dataset]) -> li
             f"Participants in {datasets[0].root}: {_shorten(known)}.",
         )
     return wanted or known
+
+
+def _free_keys(names: Sequence[str], taken: Collection[str]) -> list[str]:
+    """Give every name its own key; where two want the same, whoever bears it already has it."""
+    found: dict[int, str] = {}
+    for i, name in sorted(enumerate(names), key=lambda item: item[1] != dataset_key(item[1])):
+        endings = chain(("", "-auto"), (f"-auto{number}" for number in count(2)))
+        candidates = (dataset_key(name) + ending for ending in endings)
+        used = {*taken, *found.values()}
+        found[i] = next(key for key in candidates if key not in used)
+    return [found[i] for i in range(len(names))]
 
 
 def _main_dataset(root: Path, selection: SelectionSettings) -> Dataset:

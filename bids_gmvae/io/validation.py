@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from bids_gmvae.io.image_checks import check_image, kind_of
 from bids_gmvae.io.manifest import MANIFEST, checksum, dataset_files, read_manifest
+from bids_gmvae.io.sources import dataset_key
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ def validate(out_dir: Path, inputs: Mapping[str, Path] | None = None) -> Validat
     out_dir : Path
         Root of the output dataset.
     inputs : mapping of str to Path, optional
-        Where the input datasets are now, by their key in ``DatasetLinks``; else where these say.
+        Where the input datasets are now, by their name; else where ``DatasetLinks`` says.
     """
     roots = linked_datasets(out_dir)
-    for key, root in (inputs or {}).items():
+    for name, root in (inputs or {}).items():
+        key = dataset_key(name)
         roots[key] = [root, *roots.get(key, [])]
     found = list(check_manifest(out_dir))
     #: Files that are known to differ bear witness against no other.
