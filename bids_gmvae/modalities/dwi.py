@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import InputError
@@ -26,6 +26,9 @@ from bids_gmvae.io.sources import Dataset, Skipped, check_participants, find_dat
 from bids_gmvae.modalities.dwi_checks import CheckedRun, check
 from bids_gmvae.modalities.dwi_data import check_data
 from bids_gmvae.modalities.dwi_tables import read_acquisition
+
+if TYPE_CHECKING:
+    from bids.layout import BIDSLayout
 
 __all__ = [
     "CheckedRun",
@@ -83,11 +86,13 @@ def find_runs(settings: RunSettings) -> tuple[list[Run], list[Skipped]]:
         files[dataset.name] = files_by_name(layout)
         if dataset not in sources:
             continue
+        present = _present(dataset, participants)
+        _require_current(layout, present, selection.bids_database_dir)
         query = build_query(
             "dwi", dataset, participants=participants, selection=selection, filters=filters
         )
         images, others = find_images("dwi", dataset, layout, query)
-        misnamed = _misnamed(dataset, participants, images)
+        misnamed = _misnamed(dataset, present, images)
         skipped += [*others, *misnamed]
         inheritance = Inheritance(dataset.root)
         left_out = {item.path for item in misnamed}
@@ -120,19 +125,39 @@ def _sources(datasets: Sequence[Dataset], input_type: str) -> list[Dataset]:
     return sources
 
 
+def _present(dataset: Dataset, participants: Sequence[str]) -> set[Path]:
+    """List all that look like diffusion images, whatever the index knows."""
+    folders = (dataset.root / f"sub-{label}" for label in participants)
+    patterns = ("dwi/*_dwi.nii*", "ses-*/dwi/*_dwi.nii*")
+    return {path for folder in folders for pattern in patterns for path in folder.glob(pattern)}
+
+
+def _require_current(
+    layout: BIDSLayout, present: AbstractSet[Path], database_dir: Path | None
+) -> None:
+    """Refuse a kept index that is older than images of the dataset, which would be left out."""
+    if database_dir is None:
+        return
+    known = layout.files.keys()
+    missing = sorted(path for path in present if str(path) not in known)
+    if missing:
+        raise InputError(
+            f"--bids-database-dir {database_dir} must index all images, but lacks {missing[0]}"
+            f"{f' and {len(missing) - 1} more' if missing[1:] else ''}.",
+            "Delete it to index anew.",
+        )
+
+
 def _misnamed(
-    dataset: Dataset, participants: Sequence[str], selected: Iterable[Path]
+    dataset: Dataset, present: AbstractSet[Path], selected: Iterable[Path]
 ) -> list[Skipped]:
     """Find images whose names are not those of BIDS, or of another folder.
 
     Maps take name and folder from the name of their image: they would be somebody else's.
     """
-    folders = (dataset.root / f"sub-{label}" for label in participants)
-    patterns = ("dwi/*_dwi.nii*", "ses-*/dwi/*_dwi.nii*")
-    present = {path for folder in folders for pattern in patterns for path in folder.glob(pattern)}
     return [
         Skipped(image, fault, invalid=image in selected)
-        for image in sorted(present.union(selected))
+        for image in sorted({*present, *selected})
         if (fault := _fault_of_name(image, dataset.root))
     ]
 

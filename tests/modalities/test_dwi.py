@@ -324,6 +324,12 @@ class TestSelection:
         assert first == ["sub-01_ses-a", "sub-01_ses-b"]
         assert second == stems_of(root)
 
+    def test_an_index_that_lacks_new_images_is_refused(self, root, tmp_path):
+        stems_of(root, bids_database_dir=tmp_path / "db")
+        write_tree(root, raw_dataset("sub-99/dwi/sub-99"))
+        with pytest.raises(InputError, match=r"lacks .*sub-99_dwi\.nii\.gz"):
+            stems_of(root, bids_database_dir=tmp_path / "db")
+
     def test_an_index_of_another_dataset_is_refused(self, root, tmp_path):
         other = write_tree(tmp_path / "other", raw_dataset("sub-01/dwi/sub-01"))
         stems_of(root, bids_database_dir=tmp_path / "db")
