@@ -60,6 +60,7 @@ class FitRuns(RunInterface):
         from bids_gmvae.config import ModelSettings
         from bids_gmvae.estimators import get_estimator
         from bids_gmvae.estimators.device import resolve_device
+        from bids_gmvae.io.atomic import atomic_write
         from bids_gmvae.io.measured import MeasuredRun
         from bids_gmvae.signal_models import get_signal_model
 
@@ -88,7 +89,8 @@ class FitRuns(RunInterface):
             time.monotonic() - start,
             self.inputs.device,
         )
-        fit.save(folder / "fit.pt")
+        with atomic_write(folder / "fit.pt") as temporary:
+            fit.save(temporary)
         paths = [folder / f"result{index}.pt" for index in range(len(results))]
         for path, result in zip(paths, results, strict=True):
             result.save(path)

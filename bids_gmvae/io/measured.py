@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.estimators.base import Measurements
 from bids_gmvae.estimators.noise import ResidualVariance, noise_sigma, residual_variance
-from bids_gmvae.exceptions import InputError
+from bids_gmvae.exceptions import GMVAEError, InputError
 from bids_gmvae.io.run import Run
+from bids_gmvae.io.training import read_content, write_content
 from bids_gmvae.io.volumes import map_rows
 from bids_gmvae.masking import read_on_grid
 from bids_gmvae.voxels import Grid, Neighbourhood
@@ -70,13 +72,15 @@ class MeasuredRun:
             signals = path.with_suffix(".f32")
             self.measurements.signals.numpy().tofile(signals)
         with signals.open("rb") as file:
-            # Who reads only ``path`` still notices that the signals are others.
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            # After a power cut, too, they are what ``path`` says of them.
+            os.fsync(file.fileno())
+        # Who reads only ``path`` still notices that the signals are others.
+        sha256 = digest(signals)
         header = {
             "run": self.run.to_dict(),
             "grid": self.grid.to_dict(),
             "info": self.info,
-            "signals": {"file": signals.name, "sha256": digest},
+            "signals": {"file": signals.name, "sha256": sha256},
         }
         tensors = {
             "mask": torch.from_numpy(self.mask),
@@ -85,17 +89,30 @@ class MeasuredRun:
             "sigma": self.measurements.sigma,
         }
         columns = dict(self.measurements.acquisition.columns)
-        torch.save({"header": json.dumps(header), "tensors": tensors, "columns": columns}, path)
+        content = {"header": json.dumps(header), "tensors": tensors, "columns": columns}
+        write_content(path, content)
 
     @classmethod
     def load(cls, path: Path) -> MeasuredRun:
-        """Read what `save` wrote; the signals stay on disk until they are used."""
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        """Read what `save` wrote; the signals stay on disk until they are used.
+
+        Raises
+        ------
+        GMVAEError
+            If it was changed or damaged since.
+        """
+        content = read_content(path)
         header = json.loads(content["header"])
         tensors = content["tensors"]
         mask = tensors["mask"].numpy()
         acquisition = Acquisition(**content["columns"])
-        signals = map_rows(path.with_name(header["signals"]["file"]), len(acquisition))
+        file = path.with_name(header["signals"]["file"])
+        if digest(file) != header["signals"]["sha256"]:
+            raise GMVAEError(
+                f"{file} was changed or damaged after it was written.",
+                f"Remove the folder {path.parent} and run the command again.",
+            )
+        signals = map_rows(file, len(acquisition))
         return cls(
             run=Run.from_dict(header["run"]),
             grid=Grid.from_dict(mask.shape, header["grid"]),
@@ -142,6 +159,12 @@ def read_checked(path: Path) -> Checked:
         selected=np.array(content["selected"], dtype=bool),
         info={name: content[name] for name in ("frame", "shells", "issues")},
     )
+
+
+def digest(path: Path) -> str:
+    """Give the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def noise_level(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.estimators.problem import Problem
 from bids_gmvae.io.run import Run
-from bids_gmvae.io.training import from_content, to_content
+from bids_gmvae.io.training import from_content, read_content, to_content, write_content
 from bids_gmvae.posterior import ParameterPosterior
 from bids_gmvae.signal_models import get_signal_model
 from bids_gmvae.voxels import Grid
@@ -87,12 +87,18 @@ class RunResult:
             "lsq": {} if self.lsq is None else _single(self.lsq),
             "training": {} if self.training is None else to_content(self.training),
         }
-        torch.save(content, path)
+        write_content(path, content)
 
     @classmethod
     def load(cls, path: Path) -> RunResult:
-        """Read what `save` wrote."""
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        GMVAEError
+            If it was changed or damaged since.
+        """
+        content = read_content(path)
         header = json.loads(content["header"])
         tensors = {name: tensor.numpy() for name, tensor in content["tensors"].items()}
         signal_model = get_signal_model(header["signal_model"])

@@ -6,7 +6,7 @@ models, with the noise level. Where in the head a voxel lies is not kept.
 
 from __future__ import annotations
 
-import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import torch
 
 from bids_gmvae.acquisition import Acquisition, Shells
 from bids_gmvae.estimators.problem import Problem
-from bids_gmvae.exceptions import InputError
-from bids_gmvae.io.atomic import write_bytes
+from bids_gmvae.exceptions import GMVAEError, InputError
+from bids_gmvae.io.atomic import atomic_write
 from bids_gmvae.signal_models import get_signal_model
 
 #: Version of the layout of the file.
@@ -67,9 +67,7 @@ def from_content(content: Mapping[str, Any]) -> Problem:
 
 def write_training(path: Path, problem: Problem) -> Path:
     """Write the voxels; no code is pickled, and equal voxels give equal bytes."""
-    buffer = io.BytesIO()
-    torch.save(to_content(problem), buffer)
-    return write_bytes(path, buffer.getvalue())
+    return write_content(path, to_content(problem))
 
 
 def read_training(path: Path) -> Problem:
@@ -81,7 +79,7 @@ def read_training(path: Path) -> Problem:
         If the file is something else.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_content(path)
         if content["format"] == TRAINING_FORMAT:
             return from_content(content)
     except Exception as error:  # torch raises many kinds for a damaged archive
@@ -93,6 +91,35 @@ def read_training(path: Path) -> Problem:
         f"{path} has the format {content['format']}, this version reads {TRAINING_FORMAT}.",
         "Map the participant again with this version.",
     )
+
+
+def write_content(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write plain values and tensors, on disk when it has its name; no code is pickled."""
+    # Given a path, torch would put its name into the archive: equal contents, other bytes.
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
+    return path
+
+
+def read_content(path: Path) -> Any:
+    """Read what `write_content` wrote, without running any code from it.
+
+    Raises
+    ------
+    GMVAEError
+        If it was changed or damaged since.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch does not compare its checksums
+            damaged = archive.testzip() is not None
+    except (EOFError, ValueError, zipfile.BadZipFile):
+        damaged = True
+    if damaged:
+        raise GMVAEError(
+            f"{path} was changed or damaged after it was written.",
+            f"Remove the folder {path.parent} and run the command again.",
+        )
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _columns(acquisition: Acquisition) -> dict[str, torch.Tensor]:

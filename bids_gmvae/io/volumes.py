@@ -6,7 +6,9 @@ file that is mapped into memory, so that what is held does not grow with the ima
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,12 +21,15 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from bids_gmvae.exceptions import InputError
+from bids_gmvae.io.atomic import storage_errors
 from bids_gmvae.voxels import DAMAGED
 
 #: Volumes that are turned into columns at once: whole cache lines, hence few passes over a file.
 BLOCK = 32
 #: Voxels that are moved at once.
 CHUNK = 4096
+#: Bytes that are written at once.
+ZEROS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +154,12 @@ def read_rows(
     ------
     InputError
         If the image is damaged, or volumes of it hold no signal.
+    StorageError
+        If there is no room for the signals.
     """
     index = np.ravel_multi_index(np.nonzero(mask), mask.shape, order="F")
-    signals = np.memmap(file, np.float32, mode="w+", shape=(len(index), len(is_b0)))
+    _allocate(file, len(index) * len(is_b0) * np.float32().itemsize)
+    signals = np.memmap(file, np.float32, mode="r+", shape=(len(index), len(is_b0)))
     block = np.empty((BLOCK, len(index)), np.float32)
     b0 = np.zeros(mask.size)
     total, b0_total = np.zeros((2, len(index)))
@@ -172,6 +180,18 @@ def read_rows(
     supported = (b0_total > 0) & (total > 0)
     _require_signal(image, levels, signals, supported)
     return Rows(signals, np.ascontiguousarray(reference), supported)
+
+
+def _allocate(file: Path, size: int) -> None:
+    """Take all the room of a file, bytes: a full disk kills who writes to what is mapped."""
+    with storage_errors(file), file.open("wb") as new:
+        try:
+            os.posix_fallocate(new.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            for first in range(0, size, ZEROS):  # some file systems know no other way
+                new.write(bytes(min(ZEROS, size - first)))
 
 
 def _require_signal(

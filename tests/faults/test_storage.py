@@ -1,16 +1,18 @@
 """Disks that are full or may not be written, with real file systems of limited size."""
 
+import math
 import os
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
 from bids_gmvae.exceptions import ExitCode
 from bids_gmvae.io.atomic import TEMPORARY
 from tests.faults.bench import contents
 from tests.faults.processes import command, complete, finish
-from tests.tiny import tiny_dataset
+from tests.tiny import BVALS, signals, tiny_dataset
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +83,23 @@ def test_a_work_directory_that_fills_up_is_told(mapped, tmp_path):
     code, said = finish(arguments)
     assert code == ExitCode.OK, said
     assert contents(tmp_path / "out") == contents(mapped / "out")
+
+
+def test_a_work_directory_without_room_for_the_voxels_is_told(mapped, tmp_path):
+    shape = (60, 60, 20)
+    stem = "sub-01/dwi/sub-01"
+    files = {
+        f"{stem}_dwi.nii.gz": signals(0, shape=shape),
+        f"derivatives/masks/{stem}_desc-brain_mask.nii.gz": np.ones(shape, "u1"),
+    }
+    tiny_dataset(tmp_path / "bids", stem, **files)
+    needed = math.prod(shape) * len(BVALS) * np.float32().itemsize
+    arguments = command(tmp_path / "bids", tmp_path)
+    code, said, copy = mount(tmp_path / "work", f"size={needed}", arguments)
+    assert_told(code, said)
+    assert "signals.f32" in said
+    assert list(copy.rglob("mask.npz"))
+    assert not list((tmp_path / "out").rglob("*_dwimap.nii.gz"))
 
 
 @pytest.mark.parametrize("name", ["out", "work"])

@@ -10,7 +10,7 @@ from bids_gmvae.config import ModelSettings
 from bids_gmvae.estimators.base import Measurements, no_progress
 from bids_gmvae.estimators.device import resolve_device
 from bids_gmvae.estimators.problem import Problem
-from bids_gmvae.exceptions import DeviceError, InputError
+from bids_gmvae.exceptions import DeviceError, GMVAEError, InputError
 from bids_gmvae.interfaces import FitRuns
 from bids_gmvae.interfaces.estimation import fit_runs
 from bids_gmvae.io.derivatives import write_result
@@ -63,6 +63,33 @@ def test_other_signals_make_another_file(tmp_path):
     run.measurements.signals[3, 2] += 1
     run.save(tmp_path / "voxels.pt")
     assert (tmp_path / "voxels.pt").read_bytes() != before
+
+
+@pytest.mark.parametrize("name", ["voxels.pt", "voxels.f32"])
+@pytest.mark.parametrize("damage", [lambda half: bytes(len(half)), lambda _: b""], ids="0-")
+def test_a_measured_run_that_was_damaged_is_not_fitted(tmp_path, name, damage):
+    run, path = measured_run(), tmp_path / name
+    run.save(tmp_path / "voxels.pt")
+    content = path.read_bytes()
+    middle = len(content) // 8 * 4
+    path.write_bytes(content[:middle] + damage(content[middle:]))
+    with pytest.raises(GMVAEError, match=rf"{name} was changed or damaged .*{tmp_path} and run"):
+        MeasuredRun.load(tmp_path / "voxels.pt")
+
+
+def test_a_number_that_changed_in_a_result_is_noticed(tmp_path):
+    _, (result,) = fit_runs(
+        [measured_run()], get_signal_model("msdki"), [""], ModelSettings(), estimator="lsq",
+        device="cpu", progress=no_progress,
+    )  # fmt: skip
+    path = tmp_path / "result.pt"
+    result.save(path)
+    content = path.read_bytes()
+    sigma = np.full(3, 30, "f4").tobytes()
+    assert sigma in content
+    path.write_bytes(content.replace(sigma, np.full(3, 31, "f4").tobytes(), 1))
+    with pytest.raises(GMVAEError, match=r"result\.pt was changed or damaged"):
+        RunResult.load(path)
 
 
 def test_the_interface_keeps_the_order_of_its_runs(tmp_path, monkeypatch):

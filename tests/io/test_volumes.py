@@ -1,6 +1,8 @@
 """Images read volume by volume: the same values as nibabel gives, in less memory."""
 
+import errno
 import gzip
+import os
 import subprocess
 import sys
 
@@ -8,7 +10,8 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from bids_gmvae.exceptions import InputError
+from bids_gmvae.exceptions import InputError, StorageError
+from bids_gmvae.io import volumes
 from bids_gmvae.io.images import open_image
 from bids_gmvae.io.volumes import BLOCK, keep, map_rows, mean_volume, read_rows, stored_volumes
 
@@ -151,6 +154,31 @@ def test_b0_images_without_signal_give_no_mean_to_find_a_mask_in(tmp_path, value
     image = open_image(write(tmp_path / "dwi.nii.gz", (values * factor).astype("f4")))
     with pytest.raises(InputError, match=rf"mean b0 image of .*dwi\.nii\.gz must .*{says}"):
         mean_volume(image, IS_B0)
+
+
+@pytest.mark.parametrize("reason", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_room_is_taken_where_file_systems_cannot_promise_it(
+    tmp_path, values, mask, monkeypatch, reason
+):
+    expected = np.array(read(tmp_path, values, mask).signals)
+    monkeypatch.setattr(volumes, "ZEROS", 1000)
+
+    def refuse(*_):
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    np.testing.assert_array_equal(read(tmp_path, values, mask).signals, expected)
+
+
+def test_room_that_is_missing_is_told_before_anything_is_mapped(
+    tmp_path, values, mask, monkeypatch
+):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(StorageError, match=r"no space left for .*signals\.f32"):
+        read(tmp_path, values, mask)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
