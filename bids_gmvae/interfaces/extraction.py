@@ -44,10 +44,15 @@ class ExtractVoxels(RunInterface):
         from bids_gmvae.config import ModelSettings
         from bids_gmvae.estimators.base import Measurements
         from bids_gmvae.io.images import open_image
-        from bids_gmvae.io.measured import MeasuredRun, noise_level, read_checked
+        from bids_gmvae.io.measured import (
+            MeasuredRun,
+            noise_level,
+            noise_map_faults,
+            read_checked,
+        )
         from bids_gmvae.io.volumes import keep, read_rows
         from bids_gmvae.masking import Mask
-        from bids_gmvae.modalities.base import raise_errors
+        from bids_gmvae.modalities.base import Issue, raise_errors
         from bids_gmvae.modalities.dwi import check_data
         from bids_gmvae.voxels import Grid, unmask
 
@@ -75,6 +80,7 @@ class ExtractVoxels(RunInterface):
             voxel_size=nb.affines.voxel_sizes(grid.affine),
         )
         raise_errors(issues)
+        issues += [Issue("warning", *fault) for fault in noise_map_faults(mask, grid, settings)]
         for issue in issues:
             level = logging.WARNING if issue.severity == "warning" else logging.DEBUG
             LOGGER.log(level, "%s: %s %s", run.stem, issue.text, issue.hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,11 @@ from bids_gmvae.voxels import Grid, Neighbourhood
 
 #: Voxels per call of the noise estimate; bounds its memory.
 CHUNK = 32_768
+
+#: Noise maps that are no files.
+ESTIMATED = ("auto", "global")
+#: Share of the mask in which a given noise map must have values: the others get their median.
+LEAST_USABLE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,9 +201,9 @@ def noise_level(
     Raises
     ------
     InputError
-        If a given noise map is not on the grid of the run, or not positive in the mask.
+        If a given noise map is not on the grid of the run, or not positive in most of the mask.
     """
-    if settings.noise_map not in ("auto", "global"):
+    if settings.noise_map not in ESTIMATED:
         return torch.from_numpy(_given_sigma(Path(settings.noise_map), mask, grid))
 
     def look(chunk: torch.Tensor) -> ResidualVariance:
@@ -225,13 +230,65 @@ def noise_level(
     return torch.from_numpy(sigma.astype(np.float32))
 
 
+def noise_map_faults(
+    mask: NDArray[np.bool_], grid: Grid, settings: ModelSettings
+) -> Iterator[tuple[str, str, str]]:
+    """Say where a given noise map has no noise, and what is taken there.
+
+    Parameters
+    ----------
+    mask : array of bool, 3-D
+        The voxels.
+    grid : Grid
+        Where they lie.
+    settings : ModelSettings
+        Noise map.
+
+    Yields
+    ------
+    tuple of str
+        A short identifier, a sentence, and what to do.
+
+    Raises
+    ------
+    InputError
+        As `noise_level` does.
+    """
+    if settings.noise_map in ESTIMATED:
+        return
+    path = Path(settings.noise_map)
+    values, usable = _read_noise_map(path, mask, grid)
+    missing = int((~usable).sum())
+    if missing:
+        text = (
+            f"The noise map {path.name} must be positive in the mask, but in {missing} of "
+            f"{len(usable)} voxels ({missing / len(usable):.1%}) it is not; the median of the "
+            f"others, {np.median(values[usable]):.4g}, is taken there."
+        )
+        yield "noise_map_incomplete", text, "Give a noise map that covers the mask."
+
+
 def _given_sigma(path: Path, mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float32]:
+    values, usable = _read_noise_map(path, mask, grid)
+    return np.where(usable, values, np.median(values[usable]))
+
+
+def _read_noise_map(
+    path: Path, mask: NDArray[np.bool_], grid: Grid
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Give the values of a noise map in the mask, and which of them are noise levels."""
     image = read_on_grid(path, grid, what="noise map", option="--noise-map")
     values = image[mask].astype(np.float32)
     usable = np.isfinite(values) & (values > 0)
+    hint = "Give the noise standard deviation in units of the image, or use --noise-map auto."
     if not usable.any():
         raise InputError(
-            f"The noise map {path} is zero or not finite everywhere in the mask.",
-            "Give the noise standard deviation in units of the image, or use --noise-map auto.",
+            f"The noise map {path} is zero or not finite everywhere in the mask.", hint
         )
-    return np.where(usable, values, np.median(values[usable]))
+    if usable.mean() < LEAST_USABLE:
+        raise InputError(
+            f"The noise map {path} must be positive in the mask, but is so in only "
+            f"{usable.sum()} of {len(usable)} voxels ({usable.mean():.1%}).",
+            hint,
+        )
+    return values, usable

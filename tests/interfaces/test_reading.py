@@ -95,6 +95,19 @@ def test_gradients_are_checked_with_the_edges_of_the_voxel(read, monkeypatch):
     assert seen == [voxel]
 
 
+def test_what_a_noise_map_lacks_is_told_and_kept(read, tmp_path, caplog):
+    noise = np.full(SHAPE, 25.0, "f4")
+    noise[3, 3] = 0
+    nb.save(nb.Nifti1Image(noise, AFFINE), tmp_path / "noise.nii.gz")
+    with caplog.at_level("WARNING", "bids_gmvae"):
+        measured = read({}, noise_map=str(tmp_path / "noise.nii.gz"))
+    (issue,) = [item for item in measured.info["issues"] if item["code"] == "noise_map_incomplete"]
+    assert issue["severity"] == "warning"
+    assert "in 3 of 60 voxels (5.0%)" in issue["text"]
+    assert str(tmp_path) not in issue["text"]
+    assert issue["text"] in caplog.text
+
+
 def read_again(root, work_dir, **settings):
     """Run the graph that reads a run, as a further call with the same work directory does."""
     (run,), _ = dwi.find_runs(RunSettings(root, work_dir / "out", "participant"))

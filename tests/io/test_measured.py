@@ -6,7 +6,7 @@ import torch
 from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.config import ModelSettings
 from bids_gmvae.exceptions import InputError
-from bids_gmvae.io.measured import noise_level
+from bids_gmvae.io.measured import noise_level, noise_map_faults
 from bids_gmvae.voxels import Grid
 from tests.bids_tree import directions
 from tests.tiny import BVALS, SHAPE, signals
@@ -65,6 +65,36 @@ def test_an_unusable_noise_map_is_refused(tmp_path, mask, values, affine, said):
     rows = torch.ones(int(mask.sum()), len(BVALS))
     with pytest.raises(InputError, match=said):
         noise_level(rows, mask, GRID, ACQUISITION, ModelSettings(noise_map=str(path)))
+
+
+def test_holes_of_a_noise_map_are_counted(tmp_path, mask):
+    values = np.full(SHAPE, 25, np.float32)
+    path = tmp_path / "noise.nii.gz"
+    settings = ModelSettings(noise_map=str(path))
+    nb.save(nb.Nifti1Image(values, GRID.affine), path)
+    assert list(noise_map_faults(mask, GRID, settings)) == []
+    assert list(noise_map_faults(mask, GRID, ModelSettings())) == []
+    values[0] = -1  # no voxels of the mask
+    values[2, 2], values[3, 2, 1] = np.nan, 0
+    nb.save(nb.Nifti1Image(values, GRID.affine), path)
+    ((code, text, _),) = noise_map_faults(mask, GRID, settings)
+    assert code == "noise_map_incomplete"
+    assert f"in 4 of {mask.sum()} voxels ({4 / mask.sum():.1%})" in text
+    assert "others, 25," in text
+
+
+@pytest.mark.parametrize("n_usable", [1, 29, 30])
+def test_a_noise_map_must_know_half_of_the_mask(tmp_path, mask, n_usable):
+    values = np.zeros(SHAPE, np.float32)
+    values[tuple(np.argwhere(mask)[:n_usable].T)] = 7
+    path = tmp_path / "noise.nii.gz"
+    nb.save(nb.Nifti1Image(values, GRID.affine), path)
+    settings = ModelSettings(noise_map=str(path))
+    if 2 * n_usable >= mask.sum():
+        assert len(list(noise_map_faults(mask, GRID, settings))) == 1
+        return
+    with pytest.raises(InputError, match=f"in only {n_usable} of 60 voxels"):
+        noise_level(torch.ones(60, len(BVALS)), mask, GRID, ACQUISITION, settings)
 
 
 def test_a_noise_map_that_is_no_image_is_named(tmp_path, mask):
