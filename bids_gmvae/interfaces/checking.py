@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from nipype.interfaces.base import File, TraitedSpec, traits
@@ -31,19 +32,23 @@ class CheckRun(RunInterface):
 
     def _compute(self, folder: Path) -> None:
         from bids_gmvae.config import ModelSettings
+        from bids_gmvae.interfaces.checked import stamped
+        from bids_gmvae.io.atomic import write_text
         from bids_gmvae.io.run import Run
         from bids_gmvae.modalities.base import raise_errors
         from bids_gmvae.modalities.dwi import check
 
         run = Run.from_dict(self.inputs.run)
-        checked = check(run, ModelSettings(**self.inputs.settings))
-        raise_errors(checked.issues)
+        with stamped(run.all_files) as stamps:
+            checked = check(run, ModelSettings(**self.inputs.settings))
+            raise_errors(checked.issues)
         columns = checked.acquisition.columns if checked.acquisition else {}
         content = {
             "run": self.inputs.run,
             # Nipype compares the content of all files to decide whether to check again. Stages
-            # that follow need not read them once more: this file changes with them.
-            "changed": {str(path): path.stat().st_mtime_ns for path in run.all_files},
+            # that follow need not read them once more: this file changes with their digests.
+            # Their times are in it, too, but a file that was only touched is not checked again.
+            "files": {str(path): asdict(stamp) for path, stamp in stamps.items()},
             "acquisition": {name: column.tolist() for name, column in columns.items()},
             "selected": checked.selected.tolist(),
             "frame": checked.frame,
@@ -51,5 +56,5 @@ class CheckRun(RunInterface):
             "issues": [issue.to_dict() for issue in checked.issues],
         }
         path = folder / "checked.json"
-        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_text(path, json.dumps(content, indent=1))
         self._results["checked"] = str(path)

@@ -43,13 +43,9 @@ class ExtractVoxels(RunInterface):
 
         from bids_gmvae.config import ModelSettings
         from bids_gmvae.estimators.base import Measurements
+        from bids_gmvae.interfaces.checked import Checked
         from bids_gmvae.io.images import open_image
-        from bids_gmvae.io.measured import (
-            MeasuredRun,
-            noise_level,
-            noise_map_faults,
-            read_checked,
-        )
+        from bids_gmvae.io.measured import MeasuredRun, noise_level, noise_map_faults
         from bids_gmvae.io.volumes import keep, read_rows
         from bids_gmvae.masking import Mask
         from bids_gmvae.modalities.base import Issue, raise_errors
@@ -58,16 +54,17 @@ class ExtractVoxels(RunInterface):
 
         torch.set_num_threads(1)  # the chunks have threads of their own
         settings = ModelSettings(**self.inputs.settings)
-        checked = read_checked(Path(self.inputs.checked))
+        checked = Checked.read(Path(self.inputs.checked))
         run, acquisition = checked.run, checked.acquisition
-        image = open_image(run.image)
-        grid = Grid.of(image)
         saved = np.load(self.inputs.mask)
         origin = json.loads(str(saved["origin"]))
         found = Mask(saved["mask"], **origin)
 
         is_b0 = acquisition.bvals.numpy() <= settings.b0_threshold
-        rows = read_rows(image, found.mask, is_b0, folder / "signals.f32")
+        with checked.unchanged():
+            image = open_image(run.image)
+            grid = Grid.of(image)
+            rows = read_rows(image, found.mask, is_b0, folder / "signals.f32")
         removed = unmask(~rows.supported, found.mask, fill=False)
         mask = found.without(removed)
         signals = keep(rows.signals, rows.supported, axis=0)

@@ -33,22 +33,25 @@ class ComputeMask(RunInterface):
     def _compute(self, folder: Path) -> None:
         import numpy as np
 
+        from bids_gmvae.interfaces.checked import Checked
+        from bids_gmvae.io.atomic import atomic_write
         from bids_gmvae.io.images import open_image
-        from bids_gmvae.io.measured import read_checked
         from bids_gmvae.io.volumes import mean_volume
         from bids_gmvae.masking import find_mask
         from bids_gmvae.voxels import Grid
 
-        checked = read_checked(Path(self.inputs.checked))
-        image = open_image(checked.run.image)
+        checked = Checked.read(Path(self.inputs.checked))
         is_b0 = checked.acquisition.bvals.numpy() <= self.inputs.b0_threshold
-        found = find_mask(
-            lambda: mean_volume(image, is_b0),
-            Grid.of(image),
-            derivative=checked.run.companions.get("mask"),
-            given=None if self.inputs.mask == "auto" else Path(self.inputs.mask),
-        )
+        with checked.unchanged():
+            image = open_image(checked.run.image)
+            found = find_mask(
+                lambda: mean_volume(image, is_b0),
+                Grid.of(image),
+                derivative=checked.run.companions.get("mask"),
+                given=None if self.inputs.mask == "auto" else Path(self.inputs.mask),
+            )
         path = folder / "mask.npz"
         origin = {"source": found.source, "path": found.path and str(found.path)}
-        np.savez_compressed(path, mask=found.mask, origin=json.dumps(origin))
+        with atomic_write(path) as temporary:
+            np.savez_compressed(temporary, mask=found.mask, origin=json.dumps(origin))
         self._results["mask"] = str(path)

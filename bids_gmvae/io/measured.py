@@ -129,43 +129,6 @@ class MeasuredRun:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Checked:
-    """What the check of a run left.
-
-    Attributes
-    ----------
-    run : Run
-        The run.
-    acquisition : Acquisition
-        Settings of all volumes, float64.
-    selected : array of bool, shape (n_volumes,)
-        Volumes to use.
-    info : mapping
-        ``frame``, ``shells`` and ``issues``, plain values.
-    """
-
-    run: Run
-    acquisition: Acquisition
-    selected: NDArray[np.bool_]
-    info: Mapping[str, Any]
-
-
-def read_checked(path: Path) -> Checked:
-    """Read the file that the check of a run wrote."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    columns = {
-        name: torch.tensor(values, dtype=torch.float64)
-        for name, values in content["acquisition"].items()
-    }
-    return Checked(
-        run=Run.from_dict(content["run"]),
-        acquisition=Acquisition(**columns),
-        selected=np.array(content["selected"], dtype=bool),
-        info={name: content[name] for name in ("frame", "shells", "issues")},
-    )
-
-
 def digest(path: Path) -> str:
     """Give the SHA-256 of a file."""
     with path.open("rb") as file:

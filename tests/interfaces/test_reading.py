@@ -9,8 +9,8 @@ from bids_gmvae.exceptions import InputError
 from bids_gmvae.interfaces import CheckRun, ComputeMask, ExtractVoxels
 from bids_gmvae.io.measured import MeasuredRun
 from bids_gmvae.modalities import dwi
-from bids_gmvae.workflows.dwi import CHECK_SETTINGS, NOISE_SETTINGS, init_dwi_wf, pick
-from tests.bids_tree import AFFINE, directions, text_of, write_tree
+from bids_gmvae.workflows.dwi import CHECK_SETTINGS, NOISE_SETTINGS, pick
+from tests.bids_tree import AFFINE, directions, text_of
 from tests.tiny import BVALS, SHAPE, signals, tiny_dataset
 
 STEM = "sub-01/dwi/sub-01"
@@ -106,30 +106,3 @@ def test_what_a_noise_map_lacks_is_told_and_kept(read, tmp_path, caplog):
     assert "in 3 of 60 voxels (5.0%)" in issue["text"]
     assert str(tmp_path) not in issue["text"]
     assert issue["text"] in caplog.text
-
-
-def read_again(root, work_dir, **settings):
-    """Run the graph that reads a run, as a further call with the same work directory does."""
-    (run,), _ = dwi.find_runs(RunSettings(root, work_dir / "out", "participant"))
-    workflow = init_dwi_wf(run, ModelSettings(**settings))
-    workflow.base_dir = str(work_dir)
-    workflow.config["execution"] = {"hash_method": "content", "create_report": "false"}
-    workflow.run()
-    return MeasuredRun.load(work_dir / "dwi_wf/extract/voxels.pt").measurements
-
-
-def test_files_that_changed_since_the_last_call_are_read_again(tmp_path):
-    root, noise = tiny_dataset(tmp_path / "bids", STEM), tmp_path / "noise.nii.gz"
-    nb.save(nb.Nifti1Image(np.full(SHAPE, 20.0, "f4"), AFFINE), noise)
-    before = read_again(root, tmp_path, noise_map=str(noise))
-
-    bvals = np.where(BVALS == 1000, 1100, BVALS)
-    (root / f"{STEM}_dwi.bval").write_text(text_of(bvals))
-    write_tree(root, image(signals(5)))
-    nb.save(nb.Nifti1Image(np.full(SHAPE, 25.0, "f4"), AFFINE), noise)
-    after = read_again(root, tmp_path, noise_map=str(noise))
-
-    assert before.acquisition.bvals.max() == after.acquisition.bvals.max() == 2000
-    assert after.acquisition.bvals.tolist() == bvals.tolist()
-    assert not np.array_equal(after.signals, before.signals)
-    assert set(after.sigma.tolist()) == {25.0}
