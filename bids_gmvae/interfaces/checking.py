@@ -15,6 +15,8 @@ class CheckRunInputSpec(InputSpec):
     """Inputs of `CheckRun`."""
 
     run = traits.Dict(mandatory=True, desc="the run, as Run.to_dict() gives it")
+    # Read from a file of the dataset that is no file of the run: only here it is in the hash.
+    qsiprep = traits.Bool(desc="whether QSIPrep made it, which decides the frame of directions")
     settings = traits.Dict(desc="thresholds: fields of ModelSettings")
 
 

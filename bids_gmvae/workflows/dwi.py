@@ -20,6 +20,7 @@ from bids_gmvae.interfaces import (
     WriteDerivatives,
 )
 from bids_gmvae.io.run import Run
+from bids_gmvae.io.sources import preprocessed_by_qsiprep
 from bids_gmvae.workflows.plan import node_name
 
 #: Settings that reading an image depends on; the others must not make it be read again.
@@ -62,7 +63,11 @@ def init_dwi_wf(
     """
     workflow = pe.Workflow(name=name)
     check = pe.Node(
-        CheckRun(run=run.to_dict(), settings=pick(settings, CHECK_SETTINGS)),
+        CheckRun(
+            run=run.to_dict(),
+            qsiprep=preprocessed_by_qsiprep(run),
+            settings=pick(settings, CHECK_SETTINGS),
+        ),
         name="check",
         mem_gb=0.5,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nb
 import numpy as np
 import pytest
+import torch
 
 from bids_gmvae.config import ModelSettings, RunSettings
 from bids_gmvae.exceptions import ExitCode, GMVAEError
@@ -15,7 +16,7 @@ from bids_gmvae.io.measured import MeasuredRun
 from bids_gmvae.modalities import dwi, dwi_tables
 from bids_gmvae.workflows.dwi import NOISE_SETTINGS, init_dwi_wf, pick
 from tests.bids_tree import AFFINE, directions, text_of, write_tree
-from tests.tiny import BVALS, SHAPE, signals, tiny_dataset
+from tests.tiny import BVALS, SHAPE, signals, tiny_dataset, tiny_run
 
 STEM = "sub-01/dwi/sub-01"
 IMAGE = f"{STEM}_dwi.nii.gz"
@@ -91,6 +92,18 @@ def test_files_that_were_only_touched_are_not_read_again(tmp_path):
         os.utime(path)
     read_again(root, tmp_path)
     assert (tmp_path / VOXELS).stat().st_mtime_ns == before
+
+
+def test_a_corrected_description_of_a_dataset_turns_the_directions(tmp_path):
+    stem = f"{STEM}_space-T1w_desc-preproc"
+    description = {"BIDSVersion": "1.10.0", "DatasetType": "derivative", "GeneratedBy": []}
+    files = tiny_run(stem, 0) | {"dataset_description.json": description}
+    root = write_tree(tmp_path / "preprocessed", files)
+    of_fsl = read_again(root, tmp_path).acquisition.bvecs
+    description |= {"GeneratedBy": [{"Name": "QSIPrep"}]}
+    write_tree(root, {"dataset_description.json": description})
+    of_qsiprep = read_again(root, tmp_path).acquisition.bvecs
+    np.testing.assert_allclose(of_qsiprep, of_fsl * torch.tensor([-1, 1, 1]))
 
 
 class Stages:
