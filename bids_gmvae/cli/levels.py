@@ -13,7 +13,7 @@ from bids_gmvae.cli.execution import Outcome, execute
 from bids_gmvae.cli.failures import Failure
 from bids_gmvae.cli.logs import LOG_FILE, say
 from bids_gmvae.cli.plan import counted, make_plan, require_runs
-from bids_gmvae.cli.workdir import claimed
+from bids_gmvae.cli.workdir import claimed, claimed_outputs
 from bids_gmvae.cli.workers import run_in_child
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import ExitCode, NothingEligibleError
@@ -57,8 +57,8 @@ def participant_level(settings: RunSettings, start_logs: Callable[[], Path]) -> 
     of_whom = counted(len(plan.subjects), "participant")
     LOGGER.info("Mapping %s of %s.", counted(n_runs, "run"), of_whom)
 
-    labels = (f"sub-{label}" for label in plan.subjects)
-    with claimed(settings.execution.work_dir, labels):
+    labels = [f"sub-{label}" for label in plan.subjects]
+    with claimed(settings.execution.work_dir, labels), claimed_outputs(out_dir, labels):
         outcomes = execute(plan, settings, log_dir)
     for outcome in outcomes:
         for failure in outcome.failures:

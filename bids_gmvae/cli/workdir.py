@@ -1,4 +1,4 @@
-"""The work directory: one process per participant or prior, and none while it is emptied."""
+"""One process per participant or prior, and none in a work directory while it is emptied."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,11 @@ PRIORS = "gmvae_prior"
 
 #: How the names of folders begin that are being removed.
 REMOVED = f"{NAME}_removed-"
+
+#: Within the folder that it is about.
+LOCK = ".lock"
+
+OTHER_WORK_DIR = "another folder with -w"
 
 #: How often the lock file may vanish while it is taken.
 TRIES = 100
@@ -46,10 +52,33 @@ def claimed(work_dir: Path, items: Iterable[str]) -> Iterator[None]:
     Raises
     ------
     StorageError
-        If another process is at it, or the folder cannot be written.
+        If another process is at it, or the folder cannot be written, or is somebody else's.
     """
     refusal = "Another process computes {} in the work directory {}."
-    with _locked(work_dir, {_byte(item): refusal.format(item, work_dir) for item in items}):
+    refusals = {_byte(item): refusal.format(item, work_dir) for item in items}
+    with _locked(work_dir / NAME / LOCK, refusals, OTHER_WORK_DIR):
+        _require_own(work_dir / NAME)
+        yield
+
+
+@contextmanager
+def claimed_outputs(out_dir: Path, items: Iterable[str]) -> Iterator[None]:
+    """Keep other processes from writing files of the same participants, as from other settings.
+
+    Parameters
+    ----------
+    out_dir : Path
+        The output dataset.
+    items : iterable of str
+        Participants as the user is told, e.g. ``sub-01``.
+
+    Raises
+    ------
+    StorageError
+        If another process is at it, or the folder cannot be written.
+    """
+    refusals = {_byte(item): f"Another process maps {item} into {out_dir}." for item in items}
+    with _locked(out_dir / "logs" / LOCK, refusals, "another OUTPUT_DIR"):
         yield
 
 
@@ -70,7 +99,7 @@ def clean(work_dir: Path, *more: str) -> None:
     """
     whole_file = (0, 0)
     refusal = f"Another process computes in {work_dir}, which cannot be emptied."
-    with _locked(work_dir, {whole_file: refusal}):
+    with _locked(work_dir / NAME / LOCK, {whole_file: refusal}, OTHER_WORK_DIR):
         # Removing takes long; renamed, they are nobody's, and others start anew. The last one
         # takes the lock file with it.
         for name in (*more, PRIORS, NAME):
@@ -97,10 +126,22 @@ def _telling_what_stays() -> Iterator[None]:
         LOGGER.warning("The work directory could not be emptied: %s", error)
 
 
+def _require_own(folder: Path) -> None:
+    """Refuse a folder of another user: to read what Nipype left there is to run it."""
+    # Who makes a file need not be who this process thinks it is, as on network file systems.
+    with storage_errors(folder), tempfile.TemporaryFile(dir=folder) as probe:
+        mine = os.fstat(probe.fileno()).st_uid
+    owner = folder.stat().st_uid
+    if owner != mine:
+        raise StorageError(
+            f"{folder} must belong to who runs the app (user {mine}), but is of user {owner}.",
+            f"Give {OTHER_WORK_DIR}.",
+        )
+
+
 @contextmanager
-def _locked(work_dir: Path, refusals: Mapping[tuple[int, int], str]) -> Iterator[None]:
+def _locked(path: Path, refusals: Mapping[tuple[int, int], str], otherwise: str) -> Iterator[None]:
     """Lock parts of the lock file, by length and start, or refuse with their messages."""
-    path = work_dir / NAME / ".lock"
     for _ in range(TRIES):
         try:
             with storage_errors(path):
@@ -110,11 +151,11 @@ def _locked(work_dir: Path, refusals: Mapping[tuple[int, int], str]) -> Iterator
             continue  # its folder was removed meanwhile
         with file:
             for (length, start), refusal in refusals.items():
-                _lock(file, length, start, refusal)
+                _lock(file, length, start, refusal, otherwise)
             if _is_at(path, file):
                 yield
                 return
-    raise StorageError(f"{path} cannot be made.", "Give another folder with -w.")
+    raise StorageError(f"{path} cannot be made.", f"Give {otherwise}.")
 
 
 def _is_at(path: Path, file: IO[str]) -> bool:
@@ -125,10 +166,10 @@ def _is_at(path: Path, file: IO[str]) -> bool:
         return False
 
 
-def _lock(file: IO[str], length: int, start: int, message: str) -> None:
+def _lock(file: IO[str], length: int, start: int, message: str, otherwise: str) -> None:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
     except (BlockingIOError, PermissionError) as error:
-        raise StorageError(message, "Wait for its end, or give another folder with -w.") from error
+        raise StorageError(message, f"Wait for its end, or give {otherwise}.") from error
     except OSError as error:
         LOGGER.debug("A file system without locks: %s", error)

@@ -1,13 +1,14 @@
 """The work directory: claims on participants, and what is left in it."""
 
 import logging
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
 
 import pytest
 
-from bids_gmvae.cli.workdir import claimed, clean
+from bids_gmvae.cli.workdir import claimed, claimed_outputs, clean
 from bids_gmvae.exceptions import ExitCode, StorageError
 from tests.tiny import tiny_dataset
 
@@ -76,6 +77,38 @@ def test_a_participant_is_claimed_until_its_process_ends_however_it_does(other, 
     other.kill()
     other.wait()
     with claimed(tmp_path, ["sub-01", "sub-02"]):
+        pass
+
+
+def test_participants_of_an_output_folder_are_claimed_apart_from_those_of_others(tmp_path):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    code = OTHER.replace("claimed(Path", "claimed_outputs(Path").replace(
+        "import claimed", "import claimed_outputs"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(out), "sub-01"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "claimed\n"
+        with (
+            pytest.raises(StorageError, match=f"Another process maps sub-01 into {out}"),
+            claimed_outputs(out, ["sub-01"]),
+        ):
+            pass
+        with claimed_outputs(out, ["sub-02"]), claimed_outputs(elsewhere, ["sub-01"]):
+            pass
+        process.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_work_directory_of_another_user_is_refused(tmp_path):
+    folder = tmp_path / "gmvae_wf"
+    folder.mkdir()
+    os.chown(folder, 12345, -1)
+    with (
+        pytest.raises(StorageError, match=r"must belong to who runs the app .* of user 12345"),
+        claimed(tmp_path, ["sub-01"]),
+    ):
         pass
 
 

@@ -256,12 +256,30 @@ def test_files_of_another_age_are_taken_for_what_they_are(mapped, tmp_path, mome
 
 def test_two_processes_on_one_output_do_each_other_no_harm(mapped, tmp_path):
     root, _ = mapped
-    calls = [command(root / "bids", tmp_path, "-w", tmp_path / name) for name in ("w1", "w2")]
+    calls = [
+        command(root / "bids", tmp_path, "-w", tmp_path / label, "--participant-label", label)
+        for label in ("01", "02")
+    ]
     for process in [start(call) for call in calls]:
         said = end_of(process)
         assert process.returncode == ExitCode.OK, said
     assert contents(tmp_path / "out") == contents(root / "out")
     assert validate(tmp_path / "out") == []
+
+
+def test_the_second_of_two_processes_on_one_participant_is_refused(mapped, tmp_path):
+    root, _ = mapped
+    first = start(command(root / "bids", tmp_path))
+    when(first, lambda: list(tmp_path.glob("work/gmvae_wf/sub_*_wf")))
+    # Its maps would be mixed with those of the first.
+    other = ("-w", tmp_path / "elsewhere", "--signal-model", "ball_stick")
+    code, said = finish(command(root / "bids", tmp_path, *other))
+    assert code == ExitCode.NO_SPACE, said
+    assert f"Another process maps sub-01 into {tmp_path / 'out'}" in said
+    assert "Traceback" not in said
+    said = end_of(first)
+    assert first.returncode == ExitCode.OK, said
+    assert contents(tmp_path / "out") == contents(root / "out")
 
 
 def test_group_calls_beside_each_other_and_a_participant_call_give_the_same(mapped, tmp_path):
