@@ -303,6 +303,12 @@ CASES = [
     Case("a noise map of zeros", r"noise\.nii\.gz is zero", noise_of(0 * ONES), maps=True),
     Case("a negative noise map", r"noise\.nii\.gz is zero", noise_of(-ONES), maps=True),
     Case(
+        "a noise map of a corner",
+        r"noise\.nii\.gz must be positive in the mask, but is so in only \d+ of 60 voxels",
+        noise_of(ONES * (np.indices(ONES.shape).sum(axis=0) < 5)),
+        maps=True,
+    ),
+    Case(
         "a mask that is missing",
         "the file gone.nii.gz does not exist",
         lambda p: ["--mask", p.root / "gone.nii.gz"],
