@@ -109,3 +109,20 @@ def test_a_read_only_folder_is_named(mapped, tmp_path, name):
     assert str(tmp_path / name) in said
     assert "Read-only file system" in said or "read-only" in said
     assert "Traceback" not in said
+
+
+#: Makes root a user like others, who may not write everything.
+POWERLESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+@pytest.mark.parametrize("name", ["out", "work"])
+def test_a_folder_that_may_not_be_written_is_named(mapped, tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir(mode=0o555)
+    arguments = command(mapped / "bids", tmp_path)
+    code, said = finish([*POWERLESS, *arguments] if os.geteuid() == 0 else arguments)
+    assert code == ExitCode.NO_SPACE, said
+    assert str(folder) in said
+    assert "Permission denied" in said or "permission" in said
+    assert "Traceback" not in said
+    assert list(folder.iterdir()) == []
