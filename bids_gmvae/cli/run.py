@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        An `ExitCode`, or 128 + the number of the signal that ended the run.
+        An `ExitCode`, or 128 + the number of the signal that ended the run. In the latter case the
+        process is about to end, and ignores further ones.
     """
     try:
         with stoppable():

@@ -9,15 +9,6 @@ import pytest
 from bids_gmvae.cli.signals import REQUESTS, Stopped, held, stoppable
 
 
-@pytest.fixture(autouse=True)
-def _handlers():
-    """Leave the handlers of this process as they were."""
-    before = {request: signal.getsignal(request) for request in REQUESTS}
-    yield
-    for request, handler in before.items():
-        signal.signal(request, handler)
-
-
 def ask(request):
     os.kill(os.getpid(), request)
 
