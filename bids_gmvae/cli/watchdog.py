@@ -21,8 +21,9 @@ LOGGER = logging.getLogger(__name__)
 N_LOOKS = 12
 N_SILENT = 2
 
-#: Processor time (s) and bytes that a process may use each second for each process of the machine,
-#: and still only wait, if it is monitored: Nipype's monitor looks at all, for about half as much.
+#: Processor time (s) and bytes that a process may use for each process of the machine, and still
+#: only wait, once between two looks of the watchdog, which lists them all, and each second if it is
+#: monitored: Nipype's monitor looks at them all, for about half as much.
 IDLE_TIME = 5e-5
 IDLE_BYTES = 600
 
@@ -94,7 +95,7 @@ class Watchdog:
         while not self._stopped.wait(interval):
             now = self._used()
             n_still = (
-                0 if _moved(before, now, interval if self._monitored else None) else n_still + 1
+                0 if _moved(before, now, interval if self._monitored else 0.0) else n_still + 1
             )
             before = now
             if n_still == N_SILENT:
@@ -177,13 +178,13 @@ def _transferred(process: psutil.Process) -> int:
 def _moved(
     before: dict[int, tuple[float, int]],
     now: dict[int, tuple[float, int]],
-    monitored: float | None,
+    monitored: float,
 ) -> bool:
     """Tell whether more was used than processes need that wait, and are monitored for so long."""
     if before.keys() != now.keys():
         return True
-    # The resource monitor may look at the begin of a short interval, too.
-    n_looks = 0.0 if monitored is None else (1 + monitored) * len(psutil.pids())
+    # The resource monitor may look at the begin of a short interval, too; so does the watchdog.
+    n_looks = (1 + monitored) * len(psutil.pids())
     return any(
         now[pid][0] - seconds > IDLE_TIME * n_looks + STEP
         or now[pid][1] - transferred > IDLE_BYTES * n_looks
