@@ -22,8 +22,8 @@ N_LOOKS = 12
 N_SILENT = 2
 
 #: Processor time (s) and bytes that a process may use for each process of the machine, and still
-#: only wait, once between two looks of the watchdog, which lists them all, and each second if it is
-#: monitored: Nipype's monitor looks at them all, for about half as much.
+#: only wait: once between two looks of the watchdog, which lists them all, and each second if
+#: Nipype's monitor runs, which looks at them all for about half as much.
 IDLE_TIME = 5e-5
 IDLE_BYTES = 600
 

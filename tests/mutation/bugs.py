@@ -193,7 +193,7 @@ BUGS = (
         ("interfaces/test_changed.py",)),
     Bug("signals that a loss of power damaged fitted", "io/measured.py",
         'if digest(file) != header["signals"]["sha256"]:', "if not file.exists():",
-        ("io/test_measured.py",)),
+        ("interfaces/test_estimation.py",)),
     Bug("group tables over voxels without estimates", "group/regions.py",
         "return ~np.isin(load_map(folder, name), WITHOUT_ESTIMATE)",
         "return load_map(folder, name) >= 0",
