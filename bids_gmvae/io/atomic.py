@@ -175,8 +175,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     ValueError
         If a number is not finite: JSON has no word for it.
     """
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    return write_text(path, text + "\n")
+    return write_text(path, to_json(content))
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """Give the text that `write_json` writes."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_tsv(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bids_gmvae.io import sidecars
-from bids_gmvae.io.atomic import storage_errors, write_image, write_json, write_tsv
+from bids_gmvae.io.atomic import (
+    storage_errors,
+    to_json,
+    write_image,
+    write_json,
+    write_text,
+    write_tsv,
+)
 from bids_gmvae.io.qc import measures, quality, quality_table
 from bids_gmvae.io.result import RunResult
 from bids_gmvae.io.run import Run
@@ -171,10 +179,9 @@ def write_result(result: RunResult, out_dir: Path, *, provenance: Mapping[str, A
     """
     run, label = result.run, result.posterior.signal_model.label
     summary = out_dir / map_path(run, suffix="", model=label, desc="qc", extension=".json")
-    # To the group level it says that all the rest is there and of one call: it goes first, and
-    # comes last.
-    with storage_errors(summary):
-        summary.unlink(missing_ok=True)
+    found = measures(result, sloppy=bool(provenance.get("sloppy")))
+    text = to_json(quality(found, result))
+    _withdraw(summary, unless=text)
     written = []
     for output in outputs(result, provenance):
         path = out_dir / output.path
@@ -184,7 +191,6 @@ def write_result(result: RunResult, out_dir: Path, *, provenance: Mapping[str, A
 
     lookup = map_path(run, suffix="dseg", model=label, desc="status", extension=".tsv")
     written.append(write_tsv(out_dir / lookup, sidecars.status_table()))
-    found = measures(result, sloppy=bool(provenance.get("sloppy")))
     written.append(write_tsv(_with_extension(summary, ".tsv"), quality_table(found)))
     voxels = out_dir / training_path(run, label)
     if result.training is None:
@@ -192,8 +198,19 @@ def write_result(result: RunResult, out_dir: Path, *, provenance: Mapping[str, A
     else:
         written.append(write_training(voxels, result.training))
     _remove_leftovers(out_dir, run, result.posterior.signal_model, keep=set(written))
-    written.append(write_json(summary, quality(found, result)))
+    written.append(write_text(summary, text))
     return written
+
+
+def _withdraw(summary: Path, *, unless: str) -> None:
+    """Remove what tells the group level that all the rest is there and of one call; it comes last.
+
+    Unless it says what it will say: then the rest is replaced by the same, and nothing that was
+    finished is lost if this call is interrupted.
+    """
+    with storage_errors(summary), suppress(FileNotFoundError):
+        if summary.read_bytes() != unless.encode():
+            summary.unlink()
 
 
 def outputs(result: RunResult, provenance: Mapping[str, Any]) -> Iterator[Output]:

@@ -15,6 +15,7 @@ import pytest
 
 from bids_gmvae.cli.run import main
 from bids_gmvae.exceptions import ExitCode
+from bids_gmvae.io.sources import dataset_key
 from tests.bids_tree import AFFINE, prefixed, write_tree
 from tests.faults import calls, fits
 from tests.faults.bench import Bench
@@ -108,7 +109,7 @@ def test_pages_show_markup_of_files_and_folders_as_text(mapped):
     shown = {name: assert_harmless(page) for name, page in pages.items() if name[0] != "C"}
     for number, word in enumerate(WORDS, start=3):
         assert f"column 1 is '{word}'" in shown[f"sub-{number:02d}.html"]
-    assert f"from {FOLDER}" in shown["sub-09.html"]
+    assert f"from {dataset_key(FOLDER)}" in shown["sub-09.html"]
     assert {"sub-01.html", "sub-02.html"} <= shown.keys()
     assert FOLDER in shown["group.html"]
     # Letters of a drawing are lines; what they say is a comment beside.

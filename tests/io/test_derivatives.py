@@ -193,7 +193,7 @@ def test_the_quality_file_says_that_all_the_rest_is_of_one_call(tmp_path, monkey
         return write
 
     with monkeypatch.context() as patch:
-        for name in ("write_json", "write_image", "write_tsv"):
+        for name in ("write_json", "write_image", "write_tsv", "write_text"):
             patch.setattr(derivatives, name, note(getattr(derivatives, name)))
         write_result(make_result(n_components=2), tmp_path, provenance=PROVENANCE)
     assert others[-1][0] == quality
@@ -213,6 +213,20 @@ def test_the_quality_file_comes_after_maps_of_an_earlier_call_are_gone(tmp_path,
     with pytest.raises(KeyboardInterrupt):
         write_result(make_result(n_components=2), tmp_path, provenance=PROVENANCE)
     assert not list(tmp_path.rglob("*_desc-qc.json"))
+
+
+def test_the_quality_file_stays_while_the_same_is_written_again(tmp_path, monkeypatch):
+    write_result(make_result(), tmp_path, provenance=PROVENANCE)
+    (quality,) = tmp_path.rglob("*_desc-qc.json")
+    before = quality.stat().st_ino, quality.read_bytes()
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(derivatives, "write_tsv", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_result(make_result(), tmp_path, provenance=PROVENANCE)
+    assert (quality.stat().st_ino, quality.read_bytes()) == before
 
 
 def test_what_an_earlier_call_left_behind_is_removed(tmp_path):
