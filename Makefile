@@ -42,8 +42,7 @@ demo: $(STAMP) ## simulate two participants with known truth, map them, show whe
 
 test: lint ## all checks and tests, a quarter of an hour on two cores
 	$(BIN)/python -m pytest -q -n $(JOBS) --cov=bids_gmvae --cov-report=term:skip-covered
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m slow tests/faults \
-		tests/cli/test_determinism.py
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m slow tests/faults
 
 test-slow: $(STAMP) ## the tests that take longer, too
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "slow and not container and not slurm"

@@ -51,7 +51,6 @@ def mapped(tmp_path_factory):
     return root
 
 
-@pytest.mark.slow  # three calls of the command
 @pytest.mark.parametrize("way", ["two", "spawned"])
 def test_bytes_do_not_depend_on_processes(mapped, way):
     one = digests(mapped / "one")
