@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from bids_gmvae.cli.logs import LOG_FILE, configure_logging, new_run_uuid, say
 from bids_gmvae.cli.parser import parse_args
-from bids_gmvae.cli.signals import REQUESTS, Stopped, held, stoppable
+from bids_gmvae.cli.signals import REQUESTS, Stopped, held, ignore_requests, stoppable
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import ExitCode, GMVAEError, StorageError, explain
 
@@ -28,6 +29,13 @@ SIGNALLED = 128
 #: What ``--sloppy`` limits.
 SLOPPY_EPOCHS = 10
 SLOPPY_COMPONENTS = 4
+
+
+def entry() -> NoReturn:
+    """Be the command: run the app, and end."""
+    code = main()
+    ignore_requests()
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -56,6 +56,12 @@ def stoppable() -> Iterator[None]:
             signal.signal(request, handler)
 
 
+def ignore_requests() -> None:
+    """Do not be disturbed while Python ends, which takes a second: all is done by then."""
+    for request in REQUESTS:
+        signal.signal(request, signal.SIG_IGN)
+
+
 def insist() -> None:
     """Stop if a request was heard, but somebody caught it: Nipype catches all that nodes raise."""
     if _heard:
