@@ -17,8 +17,9 @@ from nipype.pipeline.plugins.base import PluginBase
 from bids_gmvae.cli.failures import Failure, find_crash_files, find_failure
 from bids_gmvae.cli.logs import LOG_FILE
 from bids_gmvae.cli.plugins import make_plugin, read_plugin
+from bids_gmvae.cli.pool import WorkerPool
 from bids_gmvae.cli.signals import insist
-from bids_gmvae.cli.workers import KILLED, WorkerPool
+from bids_gmvae.cli.workers import KILLED
 from bids_gmvae.config import RunSettings
 from bids_gmvae.exceptions import ExitCode
 from bids_gmvae.workflows.base import (

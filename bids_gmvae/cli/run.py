@@ -35,6 +35,7 @@ def entry() -> NoReturn:
     """Be the command: run the app, and end."""
     code = main()
     ignore_requests()
+    _end_descendants()  # all is done; left alone, what they were forked from takes a second to end
     sys.exit(code)
 
 
@@ -91,9 +92,12 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _dispatch(settings: RunSettings) -> ExitCode:
     """Do what was asked for; imports wait until caches and threads are set."""
+    from bids_gmvae.cli.workers import process_context
+
+    process_context()
     with held(*REQUESTS):
         # Half imported, Nipype would complain when Python ends.
-        importlib.import_module("bids_gmvae.cli.workers")
+        importlib.import_module("bids_gmvae.cli.pool")
     if settings.execution.dry_run is not None:
         return _dry_run(settings)
     if settings.output.validate_outputs:

@@ -29,7 +29,8 @@ PREAMBLE = (
     "from pathlib import Path\n"
     "from bids_gmvae.cli.logs import configure_logging\n"
     "from bids_gmvae.cli.watchdog import Watchdog\n"
-    "from bids_gmvae.cli.workers import WorkerPool, run_in_child\n"
+    "from bids_gmvae.cli.pool import WorkerPool\n"
+    "from bids_gmvae.cli.workers import run_in_child\n"
     "from tests.cli.test_watchdog import *\n"
 )
 

@@ -15,7 +15,8 @@ from nipype.interfaces.utility import Function
 from nipype.pipeline import engine as pe
 
 from bids_gmvae.cli.failures import find_crash_files, find_failure
-from bids_gmvae.cli.workers import WorkerPool, run_in_child
+from bids_gmvae.cli.pool import WorkerPool
+from bids_gmvae.cli.workers import run_in_child
 from bids_gmvae.config import ExecutionSettings
 from bids_gmvae.exceptions import GMVAEError, InputError
 from tests.cli.test_watchdog import IMPATIENT

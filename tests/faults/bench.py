@@ -12,18 +12,11 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from bids_gmvae.cli import workers
 from bids_gmvae.cli.run import main
 from bids_gmvae.exceptions import ExitCode
 from tests.tiny import tiny_dataset
 
 STEMS = ("sub-01/dwi/sub-01", "sub-02/dwi/sub-02")
-
-#: Imported once by the server of the workers, rather than by every worker of every case.
-IMPORTED = (
-    "bids.layout", "bids_gmvae.cli.plan", "bids_gmvae.modalities.dwi", "bids_gmvae.estimators",
-    "bids_gmvae.io.validation", "bids_gmvae.report.assemble", "bids_gmvae.report.reportlets",
-)  # fmt: skip
 
 #: What the command says beside the sentence about the fault.
 AROUND = re.compile(
@@ -122,7 +115,6 @@ class Bench:
         self.clean = Place(root / "clean")
         self._console = root / "console.log"
         self._number = 0
-        workers.PRELOAD += [name for name in IMPORTED if name not in workers.PRELOAD]
         tiny_dataset(self.clean.bids, *STEMS)
         # The first call starts the server that later workers come from: its caches must last.
         first = self.call(self.clean, self.clean.arguments("--participant-label", "01"))

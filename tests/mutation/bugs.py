@@ -172,7 +172,7 @@ BUGS = (
     Bug("a watchdog that waits for the disk of the log", "cli/watchdog.py",
         "    telling.start()\n", "    telling.start()\n    telling.join()\n",
         ("cli/test_watchdog.py",)),
-    Bug("every further node waits for a dead disk", "cli/workers.py",
+    Bug("every further node waits for a dead disk", "cli/pool.py",
         "if self._n_stalls > 1:", "if self._n_stalls > 99:",
         ("cli/test_workers.py",)),
     Bug("variance over regions in group tables", "group/tables.py",
