@@ -1,5 +1,6 @@
 """Nipype's view of the functions of this package: one thin interface per stage."""
 
+from bids_gmvae.interfaces.base import SinkInterface, left_alone
 from bids_gmvae.interfaces.checking import CheckRun
 from bids_gmvae.interfaces.derivatives import WriteDerivatives
 from bids_gmvae.interfaces.estimation import FitRuns
@@ -16,8 +17,10 @@ __all__ = [
     "ExtractVoxels",
     "FitRuns",
     "ResampleToTemplate",
+    "SinkInterface",
     "StartPrior",
     "SumContributions",
     "UpdatePrior",
     "WriteDerivatives",
+    "left_alone",
 ]

@@ -16,9 +16,14 @@ from nipype.interfaces.base import (
 
 from bids_gmvae import __version__
 from bids_gmvae.exceptions import GMVAEError, explain
+from bids_gmvae.io.atomic import write_text
+from bids_gmvae.io.stamps import from_plain, stamped, stamps_of, to_plain
 
 #: What a failed node leaves in its folder.
 FAILURE_FILE = "failure.json"
+
+#: What a node leaves in its folder that wrote elsewhere.
+NOTE_FILE = "left.json"
 
 
 class InputSpec(BaseInterfaceInputSpec):
@@ -56,13 +61,40 @@ class RunInterface(SimpleInterface):
 
 
 class SinkInterface(RunInterface):
-    """An interface that writes outside its folder.
+    """An interface that writes outside its folder, and leaves a note there of what it wrote.
 
-    It runs even if Nipype finds it cached: the user may have removed the outputs since. Its inputs
-    are therefore marked ``hash_files=False``: what they contain need not be compared.
+    The user may have removed or changed it since. What was read is noted, too: its inputs are
+    marked ``hash_files=False``, so that what they contain is compared once, by `left_alone`.
     """
 
-    _always_run = True
+    def _compute(self, folder: Path) -> None:
+        with stamped(self._read()) as stamps:
+            written = self._write()
+        note = json.dumps(to_plain({**stamps, **stamps_of(written)}), indent=1)
+        write_text(folder / NOTE_FILE, note)
+
+    @abstractmethod
+    def _read(self) -> list[Path]:
+        """Name the files that are read."""
+
+    @abstractmethod
+    def _write(self) -> list[Path]:
+        """Read, call one function, fill ``self._results``; give all files that were written."""
+
+
+def left_alone(folder: Path) -> bool:
+    """Tell whether all that a `SinkInterface` read and wrote is as it left it.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it ran.
+    """
+    try:
+        stamps = from_plain(json.loads((folder / NOTE_FILE).read_text(encoding="utf-8")))
+        return bool(stamps) and all(stamp.fits(path) for path, stamp in stamps.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # no note, or a damaged one; or a file that the next run has to tell about
 
 
 def write_failure(folder: Path, error: GMVAEError) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from nipype.interfaces.base import File, TraitedSpec, traits
@@ -34,9 +33,9 @@ class CheckRun(RunInterface):
 
     def _compute(self, folder: Path) -> None:
         from bids_gmvae.config import ModelSettings
-        from bids_gmvae.interfaces.checked import stamped
         from bids_gmvae.io.atomic import write_text
         from bids_gmvae.io.run import Run
+        from bids_gmvae.io.stamps import stamped, to_plain
         from bids_gmvae.modalities.base import raise_errors
         from bids_gmvae.modalities.dwi import check
 
@@ -50,7 +49,7 @@ class CheckRun(RunInterface):
             # Nipype compares the content of all files to decide whether to check again. Stages
             # that follow need not read them once more: this file changes with their digests.
             # Their times are in it, too, but a file that was only touched is not checked again.
-            "files": {str(path): asdict(stamp) for path, stamp in stamps.items()},
+            "files": to_plain(stamps),
             "acquisition": {name: column.tolist() for name, column in columns.items()},
             "selected": checked.selected.tolist(),
             "frame": checked.frame,

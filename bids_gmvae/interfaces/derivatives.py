@@ -31,7 +31,10 @@ class WriteDerivatives(SinkInterface):
     input_spec = WriteDerivativesInputSpec
     output_spec = WriteDerivativesOutputSpec
 
-    def _compute(self, folder: Path) -> None:
+    def _read(self) -> list[Path]:
+        return [Path(self.inputs.result), Path(self.inputs.fit)]
+
+    def _write(self) -> list[Path]:
         from bids_gmvae.io.atomic import write_bytes
         from bids_gmvae.io.derivatives import map_path, write_result
         from bids_gmvae.io.result import RunResult
@@ -46,6 +49,7 @@ class WriteDerivatives(SinkInterface):
             model=result.posterior.signal_model.label,
             extension=".pt",
         )
-        write_bytes(out_dir / name, Path(self.inputs.fit).read_bytes())
+        fit = write_bytes(out_dir / name, Path(self.inputs.fit).read_bytes())
         self._results["maps"] = [str(path) for path in written if path.name.endswith(".nii.gz")]
         self._results["result"] = self.inputs.result
+        return [*written, fit]

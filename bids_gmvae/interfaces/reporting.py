@@ -29,10 +29,14 @@ class DrawReportlets(SinkInterface):
     input_spec = DrawReportletsInputSpec
     output_spec = DrawReportletsOutputSpec
 
-    def _compute(self, folder: Path) -> None:
+    def _read(self) -> list[Path]:
+        return [Path(self.inputs.result)]
+
+    def _write(self) -> list[Path]:
         from bids_gmvae.io.result import RunResult
         from bids_gmvae.report.reportlets import write_reportlets
 
         result = RunResult.load(Path(self.inputs.result))
         figures = write_reportlets(result, Path(self.inputs.out_dir), sloppy=self.inputs.sloppy)
         self._results["figures"] = [str(path) for path in figures]
+        return figures

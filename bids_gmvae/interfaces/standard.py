@@ -33,7 +33,16 @@ class ResampleToTemplate(SinkInterface):
     input_spec = ResampleToTemplateInputSpec
     output_spec = ResampleToTemplateOutputSpec
 
-    def _compute(self, folder: Path) -> None:
+    def _read(self) -> list[Path]:
+        from bids_gmvae.io.run import Run
+
+        maps = [Path(path) for path in self.inputs.maps]
+        described = (path.name.removesuffix(".nii.gz") + ".json" for path in maps)
+        sidecars = [path.with_name(name) for path, name in zip(maps, described, strict=True)]
+        transform = Run.from_dict(self.inputs.run).companions.get("to_template")
+        return [*maps, *sidecars, *([] if transform is None else [transform])]
+
+    def _write(self) -> list[Path]:
         from bids_gmvae.io.run import Run
         from bids_gmvae.io.spaces import resample_to_template
 
@@ -45,3 +54,4 @@ class ResampleToTemplate(SinkInterface):
             self.inputs.resolution or None,
         )
         self._results["maps"] = [str(path) for path in written]
+        return written

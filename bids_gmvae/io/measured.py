@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from bids_gmvae.estimators.base import Measurements
 from bids_gmvae.estimators.noise import ResidualVariance, noise_sigma, residual_variance
 from bids_gmvae.exceptions import GMVAEError, InputError
 from bids_gmvae.io.run import Run
+from bids_gmvae.io.stamps import digest
 from bids_gmvae.io.training import read_content, write_content
 from bids_gmvae.io.volumes import map_rows
 from bids_gmvae.masking import read_on_grid
@@ -127,12 +127,6 @@ class MeasuredRun:
             measurements=Measurements(torch.from_numpy(signals), tensors["sigma"], acquisition),
             info=header["info"],
         )
-
-
-def digest(path: Path) -> str:
-    """Give the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def noise_level(

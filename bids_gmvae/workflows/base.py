@@ -13,6 +13,7 @@ from bids_gmvae.workflows.dwi import estimation_settings, init_dwi_derivatives_w
 from bids_gmvae.workflows.estimation import init_estimation_wf
 from bids_gmvae.workflows.plan import Plan, PlannedRun, node_name
 from bids_gmvae.workflows.resources import fit_gb
+from bids_gmvae.workflows.sinks import SinkNode
 
 #: Folder within the work directory.
 NAME = "gmvae_wf"
@@ -34,9 +35,12 @@ def init_gmvae_wf(plan: Plan, settings: RunSettings) -> pe.Workflow:
             subject, runs, settings, device=plan.device, datasets=plan.datasets
         )
         workflow.add_nodes([participant])
-    if settings.output.overwrite:
-        for name in workflow.list_node_names():
-            workflow.get_node(name).overwrite = True
+    for name in workflow.list_node_names():
+        node = workflow.get_node(name)
+        # Some plugins tell of no node: only maps that are new prove that they were written.
+        unheard = settings.compute.use_plugin is not None and isinstance(node, SinkNode)
+        if settings.output.overwrite or unheard:
+            node.overwrite = True
     return workflow
 
 

@@ -22,6 +22,7 @@ from bids_gmvae.interfaces import (
 from bids_gmvae.io.run import Run
 from bids_gmvae.io.sources import preprocessed_by_qsiprep
 from bids_gmvae.workflows.plan import node_name
+from bids_gmvae.workflows.sinks import SinkNode
 
 #: Settings that reading an image depends on; the others must not make it be read again.
 CHECK_SETTINGS = (
@@ -139,12 +140,12 @@ def init_dwi_derivatives_wf(
     workflow = pe.Workflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(fields=["results", "fit"]), name="inputnode")
     select = pe.Node(niu.Select(index=[index]), name="select", run_without_submitting=True)
-    write = pe.Node(
+    write = SinkNode(
         WriteDerivatives(out_dir=str(out_dir), provenance=dict(provenance)),
         name="write",
         mem_gb=0.8 + 0.15 * size_gb,
     )
-    figures = pe.Node(
+    figures = SinkNode(
         DrawReportlets(out_dir=str(out_dir), sloppy=bool(provenance.get("sloppy"))),
         name="figures",
         mem_gb=0.8 + 0.15 * size_gb,
@@ -159,7 +160,7 @@ def init_dwi_derivatives_wf(
     )
     for target in output_spaces:
         space, _, resolution = target.partition(":res-")
-        resample = pe.Node(
+        resample = SinkNode(
             ResampleToTemplate(
                 run=run.to_dict(), out_dir=str(out_dir), space=space, resolution=resolution
             ),

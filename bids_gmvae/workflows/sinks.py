@@ -1,0 +1,18 @@
+"""Nodes that write into the output dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nipype.pipeline import engine as pe
+
+from bids_gmvae.interfaces import left_alone
+
+
+class SinkNode(pe.Node):
+    """A node of a `SinkInterface`: done before only if all that it wrote is still there."""
+
+    def is_cached(self, rm_outdated: bool = False) -> tuple[bool, bool]:
+        """Tell whether the node ran before, and whether its results are up to date."""
+        cached, updated = super().is_cached(rm_outdated)
+        return cached, updated and left_alone(Path(self.output_dir()))
