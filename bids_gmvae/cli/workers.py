@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,6 +52,8 @@ class Child(ForkServerProcess):
 
 
 def _start_server() -> None:
+    # Python unblocks Ctrl-C when it starts this one, which comes before the server.
+    resource_tracker.ensure_running()
     # Ctrl-C reaches the whole process group; the parent decides and ends the others.
     with held(signal.SIGINT):
         forkserver.ensure_running()

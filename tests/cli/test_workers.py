@@ -156,6 +156,21 @@ def test_an_interruption_ends_a_child_at_once(delay):
     assert time.monotonic() - begin < 40
 
 
+def test_the_server_is_started_without_ctrl_c():
+    # The first of all: whatever else Python starts before it must not matter.
+    code = (
+        "import signal\n"
+        "from multiprocessing import forkserver\n"
+        "from bids_gmvae.cli.workers import process_context\n"
+        "process_context()\n"
+        "server = forkserver._forkserver._forkserver_pid\n"
+        "status = dict(line.split(':', 1) for line in open(f'/proc/{server}/status'))\n"
+        "print(bool(int(status['SigBlk'], 16) & 1 << signal.SIGINT - 1))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=80)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_a_child_answers_and_raises_like_a_call():
     assert run_in_child(torch_is_loaded, execution=ExecutionSettings())
     with pytest.raises(InputError, match="Add a bvec file"):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from bids_gmvae.io.atomic import TEMPORARY
 from tests.faults.bench import contents
@@ -61,6 +66,21 @@ def finish(arguments: list[str], **environment: str) -> tuple[int, str]:
     process = start(arguments, **environment)
     said = end_of(process)
     return process.returncode, said
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Make a folder that all processes of the tests share, and none changes."""
+    own = factory.getbasetemp()
+    base = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    root, done = base / name, base / f"{name}.done"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(root, ignore_errors=True)  # of a process that failed
+            root.mkdir()
+            make(root)
+            done.touch()
+    return root
 
 
 def complete(out: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Runs that are killed: nothing that was finished is lost, and the end is the same."""
 
+import itertools
 import os
 import random
 import re
@@ -7,17 +8,15 @@ import shutil
 import signal
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import pytest
 
-import bids_gmvae
 from bids_gmvae.cli.run import SIGNALLED
 from bids_gmvae.exceptions import ExitCode
 from bids_gmvae.io.dataset import validate
 from tests.faults.bench import contents
-from tests.faults.processes import PATIENCE, command, complete, end_of, finish, start
+from tests.faults.processes import PATIENCE, command, complete, end_of, finish, made_once, start
 from tests.tiny import tiny_dataset
 
 pytestmark = pytest.mark.slow
@@ -35,12 +34,16 @@ SIGNALS = {
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory):
     """A dataset of two participants, and its maps made without disturbance."""
-    root = tmp_path_factory.mktemp("mapped")
-    tiny_dataset(root / "bids", "sub-01/dwi/sub-01", "sub-02/dwi/sub-02")
-    begin = time.monotonic()
-    code, said = finish(command(root / "bids", root))
-    assert code == ExitCode.OK, said
-    return root, time.monotonic() - begin
+
+    def make(root):
+        tiny_dataset(root / "bids", "sub-01/dwi/sub-01", "sub-02/dwi/sub-02")
+        begin = time.monotonic()
+        code, said = finish(command(root / "bids", root))
+        assert code == ExitCode.OK, said
+        (root / "seconds").write_text(str(time.monotonic() - begin))
+
+    root = made_once(tmp_path_factory, "two mapped", make)
+    return root, float((root / "seconds").read_text())
 
 
 def ask(process, number):
@@ -167,7 +170,7 @@ def test_a_worker_that_is_killed_twice_costs_its_run_only(mapped, tmp_path):
     root, _ = mapped
     # With one thread each, no step of one participant waits for a processor of the other's.
     process = start(command(root / "bids", tmp_path, "--omp-nthreads", "1"))
-    guilty = stopped_in(process, "sub_01_wf/read_dwi/mask")
+    guilty = stopped_in(process, "sub_01_wf/fit_dwi_msdki/fit")
     innocent = stopped_in(process, "sub_02_wf")
     guilty.kill()
     # A pool watches its newest worker from the next event on, which may be the other one's result.
@@ -211,7 +214,16 @@ def test_workers_that_stand_still_are_told_and_ended_and_their_work_repeated(map
     assert contents(tmp_path / "out") == contents(root / "out")
 
 
-#: What Python runs before anything else: a clock that goes wrong as soon as a file is there.
+def before_anything(folder, code):
+    """Give an environment in which all processes run some code before anything else."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(code)
+    return {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    }
+
+
+#: A clock that goes wrong as soon as a file is there.
 CLOCK = """
 import os, time
 true, true_ns = time.time, time.time_ns
@@ -223,12 +235,9 @@ time.time_ns = lambda: true_ns() + {shift} * 10**9 * os.path.exists({sign!r})
 @pytest.mark.parametrize("moment", [0, 4 * 10**9], ids=["to 1970", "to 2096"])
 def test_a_clock_that_jumps_during_a_run_changes_nothing(mapped, tmp_path, moment):
     root, _ = mapped
-    sign, clock = tmp_path / "sign", tmp_path / "clock"
-    clock.mkdir()
-    shift = moment - int(time.time())
-    (clock / "sitecustomize.py").write_text(CLOCK.format(shift=shift, sign=str(sign)))
-    path = os.pathsep.join(filter(None, [str(clock), os.environ.get("PYTHONPATH")]))
-    process = start(command(root / "bids", tmp_path), PYTHONPATH=path)
+    sign, shift = tmp_path / "sign", moment - int(time.time())
+    clock = CLOCK.format(shift=shift, sign=str(sign))
+    process = start(command(root / "bids", tmp_path), **before_anything(tmp_path / "clock", clock))
     when(process, lambda: list(tmp_path.glob("work/gmvae_wf/sub_*_wf/fit_*/fit")))
     sign.touch()
     said = end_of(process)
@@ -243,13 +252,12 @@ def test_a_clock_that_jumps_during_a_run_changes_nothing(mapped, tmp_path, momen
     assert validate(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("moment", [0, 4e9], ids=["1970", "2096"])
-def test_files_of_another_age_are_taken_for_what_they_are(mapped, tmp_path, moment):
+def test_files_of_another_age_are_taken_for_what_they_are(mapped, tmp_path):
     root, _ = mapped
     shutil.copytree(root / "out", tmp_path / "out")
     shutil.copytree(root / "work", tmp_path / "work")
-    for path in tmp_path.rglob("*"):
-        if path.is_file() and path.stat().st_ino % 2:
+    for moment, path in zip(itertools.cycle([0, 4e9, None]), sorted(tmp_path.rglob("*"))):
+        if path.is_file() and moment is not None:
             os.utime(path, (moment, moment))
     code, said = finish(command(root / "bids", tmp_path))
     assert code == ExitCode.OK, said
@@ -317,14 +325,11 @@ def test_the_second_of_two_processes_in_one_work_directory_is_refused(mapped, tm
 
 def test_what_another_version_left_in_the_work_directory_is_computed_anew(mapped, tmp_path):
     root, _ = mapped
-    other = tmp_path / "package"
-    shutil.copytree(Path(bids_gmvae.__file__).parent, other / "bids_gmvae")
-    module = other / "bids_gmvae/__init__.py"
-    module.write_text(re.sub(r'__version__ = ".*"', '__version__ = "0.0.1"', module.read_text()))
-    elsewhere = command(root / "bids", tmp_path, "--participant-label", "01")
-    process = start(["env", "-C", str(other), *elsewhere])
-    said = end_of(process)
-    assert process.returncode == ExitCode.OK, said
+    other = before_anything(
+        tmp_path / "older", 'import bids_gmvae\nbids_gmvae.__version__ = "0.0.1"\n'
+    )
+    code, said = finish(command(root / "bids", tmp_path, "--participant-label", "01"), **other)
+    assert code == ExitCode.OK, said
     assert '"0.0.1"' in (tmp_path / "out/dataset_description.json").read_text()
     shutil.rmtree(tmp_path / "out")
     code, said = finish(command(root / "bids", tmp_path))

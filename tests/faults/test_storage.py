@@ -11,7 +11,7 @@ import pytest
 from bids_gmvae.exceptions import ExitCode
 from bids_gmvae.io.atomic import TEMPORARY
 from tests.faults.bench import contents
-from tests.faults.processes import command, complete, finish
+from tests.faults.processes import command, complete, finish, made_once
 from tests.tiny import BVALS, signals, tiny_dataset
 
 pytestmark = pytest.mark.slow
@@ -39,11 +39,13 @@ def mapped(tmp_path_factory):
         # In CI they can: a suite that is skipped there would be missed by nobody.
         stop = pytest.fail if "CI" in os.environ else pytest.skip
         stop("file systems cannot be mounted here")
-    root = tmp_path_factory.mktemp("mapped")
-    tiny_dataset(root / "bids", "sub-01/dwi/sub-01")
-    code, said = finish(command(root / "bids", root))
-    assert code == ExitCode.OK, said
-    return root
+
+    def make(root):
+        tiny_dataset(root / "bids", "sub-01/dwi/sub-01")
+        code, said = finish(command(root / "bids", root))
+        assert code == ExitCode.OK, said
+
+    return made_once(tmp_path_factory, "one mapped", make)
 
 
 def assert_told(code, said, expected=ExitCode.NO_SPACE):
