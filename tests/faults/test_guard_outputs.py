@@ -24,7 +24,7 @@ def outputs(tmp_path_factory):
     joined[..., 2:4] = 0.8 * joined[..., 2:4]
     tiny_dataset(root / "bids", "sub-01/dwi/sub-01", "sub-02/dwi/sub-02")
     write_tree(root / "bids", {"sub-02/dwi/sub-02_dwi.nii.gz": joined})
-    code, said = finish(command(root / "bids", root, "--nprocs", "1"))
+    code, said = finish(command(root / "bids", root))
     assert code == ExitCode.OK, said
     code, said = finish([*command(root / "bids", root)[:5], "group", "-w", str(root / "work")])
     assert code == ExitCode.OK, said

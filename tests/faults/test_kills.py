@@ -68,14 +68,18 @@ def test_thirty_kills_at_random_moments_lose_nothing(mapped, tmp_path, record_pr
     (root, duration), out = mapped, tmp_path / "out"
     expected, there = contents(root / "out"), {}
     generator, left = random.Random(seed), list(SIGNALS) * (N_KILLS // len(SIGNALS))
-    begun = tmp_path / "work/gmvae_cache/nipype/nipype.cfg"  # written by each call
+    # Each call writes these: the first as it begins, the other once it knows what to map. Not
+    # while Python itself starts: it has no words of ours yet.
+    settings = tmp_path / "work/gmvae_cache/nipype/nipype.cfg"
     while left:
-        begun.unlink(missing_ok=True)
+        settings.unlink(missing_ok=True)
+        logs = set(out.glob("logs/*/config.toml"))
         begin = time.monotonic()
         process = start(command(root / "bids", tmp_path))
-        # Not while Python itself starts: it has no words of ours yet.
-        when(process, begun.exists)
-        # Half of the time is enough: what is finished by then is not done again.
+        when(process, settings.exists)
+        if generator.random() < 0.5:
+            when(process, lambda logs=logs: set(out.glob("logs/*/config.toml")) - logs)
+        # Half of the time is enough: about as much is needed to find what to map.
         time.sleep(generator.uniform(0, duration / 2))
         ended = process.poll() is not None
         after = time.monotonic() - begin
@@ -278,16 +282,24 @@ def test_two_processes_on_one_output_do_each_other_no_harm(mapped, tmp_path):
     assert validate(tmp_path / "out") == []
 
 
-def test_the_second_of_two_processes_on_one_participant_is_refused(mapped, tmp_path):
+def test_a_second_process_on_one_participant_is_refused(mapped, tmp_path):
     root, _ = mapped
     first = start(command(root / "bids", tmp_path))
     when(first, lambda: list(tmp_path.glob("work/gmvae_wf/sub_*_wf")))
+    os.killpg(first.pid, signal.SIGSTOP)  # it must not come to its end meanwhile
     # Its maps would be mixed with those of the first.
-    other = ("-w", tmp_path / "elsewhere", "--signal-model", "ball_stick")
-    code, said = finish(command(root / "bids", tmp_path, *other))
-    assert code == ExitCode.NO_SPACE, said
-    assert f"Another process maps sub-01 into {tmp_path / 'out'}" in said
-    assert "Traceback" not in said
+    elsewhere = ("-w", tmp_path / "elsewhere", "--signal-model", "ball_stick")
+    others = [start(command(root / "bids", tmp_path, *more)) for more in ((), elsewhere)]
+    refused = (
+        "Another process computes sub-01 in the work directory",
+        f"Another process maps sub-01 into {tmp_path / 'out'}",
+    )
+    for other, sentence in zip(others, refused, strict=True):
+        said = end_of(other)
+        assert other.returncode == ExitCode.NO_SPACE, said
+        assert sentence in said
+        assert "Traceback" not in said
+    os.killpg(first.pid, signal.SIGCONT)
     said = end_of(first)
     assert first.returncode == ExitCode.OK, said
     assert contents(tmp_path / "out") == contents(root / "out")
@@ -308,19 +320,6 @@ def test_group_calls_beside_each_other_and_a_participant_call_give_the_same(mapp
     assert validate(tmp_path / "out") == []
     # Else there would be no table to be wrong.
     assert together.keys() - contents(root / "out").keys() >= {"group.html"}
-
-
-def test_the_second_of_two_processes_in_one_work_directory_is_refused(mapped, tmp_path):
-    root, _ = mapped
-    first = start(command(root / "bids", tmp_path))
-    when(first, lambda: list(tmp_path.glob("work/gmvae_wf/sub_*_wf")))
-    code, said = finish(command(root / "bids", tmp_path))
-    assert code == ExitCode.NO_SPACE, said
-    assert "Another process computes sub-01 in the work directory" in said
-    assert "Traceback" not in said
-    said = end_of(first)
-    assert first.returncode == ExitCode.OK, said
-    assert contents(tmp_path / "out") == contents(root / "out")
 
 
 def test_what_another_version_left_in_the_work_directory_is_computed_anew(mapped, tmp_path):
