@@ -23,6 +23,7 @@ from bids_gmvae.io.atomic import TEMPORARY, write_text
 from bids_gmvae.io.dataset import validate
 from bids_gmvae.workflows.plan import LeftOut
 from tests.bids_tree import text_of
+from tests.faults.processes import wait_for_the_end_of
 from tests.tiny import BVALS, signals, tiny_dataset, tiny_mask, tiny_run
 from tests.validator import bids_errors
 from tests.workflows.test_graphs import planned_run
@@ -180,18 +181,6 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(mapped, tmp_path)
     code, _, error = run(*command)
     assert code == ExitCode.OK, error
     assert contents(out) == expected
-
-
-def wait_for_the_end_of(session):
-    """Wait until no process of a session is left: workers end with their parent."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            os.killpg(session, 0)
-        except ProcessLookupError:
-            return
-        assert time.monotonic() < deadline, "a worker outlived the killed run"
-        time.sleep(0.1)
 
 
 def test_the_whole_output_is_valid_bids(mapped, tmp_path):

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bids_gmvae.io.atomic import TEMPORARY
@@ -51,14 +53,23 @@ def end_of(process: subprocess.Popen[str]) -> str:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise AssertionError(f"It hung for {PATIENCE:.0f} s.") from None
+    wait_for_the_end_of(process.pid)
+    return said
+
+
+def wait_for_the_end_of(session: int) -> None:
+    """Wait until no process of a session is left: workers end with their parent."""
     deadline = time.monotonic() + 30
-    while True:
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return said
+    while any(_belongs_to(process, session) for process in psutil.process_iter()):
         assert time.monotonic() < deadline, "A worker outlived its parent."
         time.sleep(0.05)
+
+
+def _belongs_to(process: psutil.Process, session: int) -> bool:
+    """Tell whether a process is of a session, and no zombie: init may leave those for a while."""
+    with suppress(ProcessLookupError, psutil.NoSuchProcess):
+        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def finish(arguments: list[str], **environment: str) -> tuple[int, str]:

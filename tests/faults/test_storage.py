@@ -11,7 +11,7 @@ import pytest
 from bids_gmvae.exceptions import ExitCode
 from bids_gmvae.io.atomic import TEMPORARY
 from tests.faults.bench import contents
-from tests.faults.processes import command, complete, finish, made_once
+from tests.faults.processes import command, complete, finish
 from tests.tiny import BVALS, signals, tiny_dataset
 
 pytestmark = pytest.mark.slow
@@ -32,20 +32,13 @@ def mount(folder, options, arguments):
     return code, said, folder.with_name(f"{folder.name}.copy")
 
 
-@pytest.fixture(scope="module")
-def mapped(tmp_path_factory):
-    """A dataset and its maps made with all the room they need."""
+@pytest.fixture(scope="module", autouse=True)
+def _mounts():
+    """Skip where no file system can be mounted."""
     if subprocess.run([*WITHIN, "mount -t tmpfs tmpfs /mnt"], capture_output=True).returncode:
         # In CI they can: a suite that is skipped there would be missed by nobody.
         stop = pytest.fail if "CI" in os.environ else pytest.skip
         stop("file systems cannot be mounted here")
-
-    def make(root):
-        tiny_dataset(root / "bids", "sub-01/dwi/sub-01")
-        code, said = finish(command(root / "bids", root))
-        assert code == ExitCode.OK, said
-
-    return made_once(tmp_path_factory, "one mapped", make)
 
 
 def assert_told(code, said, expected=ExitCode.NO_SPACE):
@@ -59,12 +52,12 @@ def assert_told(code, said, expected=ExitCode.NO_SPACE):
     [(0.3, ExitCode.NO_SPACE), (0.9, ExitCode.REPORT_FAILED)],
     ids=["while maps are written", "while the report is"],
 )
-def test_a_disk_that_fills_up_keeps_what_is_finished(mapped, tmp_path, share, expected):
-    needed = sum(path.stat().st_size for path in (mapped / "out").rglob("*") if path.is_file())
-    arguments = command(mapped / "bids", tmp_path)
+def test_a_disk_that_fills_up_keeps_what_is_finished(one_mapped, tmp_path, share, expected):
+    needed = sum(path.stat().st_size for path in (one_mapped / "out").rglob("*") if path.is_file())
+    arguments = command(one_mapped / "bids", tmp_path)
     code, said, copy = mount(tmp_path / "out", f"size={int(share * needed)}", arguments)
     assert_told(code, said, expected)
-    whole, written = contents(mapped / "out"), complete(copy)
+    whole, written = contents(one_mapped / "out"), complete(copy)
     # What lists the files that there are is written anew with the rest.
     written.pop("manifest.tsv", None)
     assert {name: whole.get(name) for name in written} == written
@@ -77,17 +70,17 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(mapped, tmp_path, share, ex
     assert contents(tmp_path / "out") == whole
 
 
-def test_a_work_directory_that_fills_up_is_told(mapped, tmp_path):
-    arguments = command(mapped / "bids", tmp_path)
+def test_a_work_directory_that_fills_up_is_told(one_mapped, tmp_path):
+    arguments = command(one_mapped / "bids", tmp_path)
     code, said, _ = mount(tmp_path / "work", "size=120k", arguments)
     assert_told(code, said)
     assert not list((tmp_path / "out").rglob("*_dwimap.nii.gz"))
     code, said = finish(arguments)
     assert code == ExitCode.OK, said
-    assert contents(tmp_path / "out") == contents(mapped / "out")
+    assert contents(tmp_path / "out") == contents(one_mapped / "out")
 
 
-def test_a_work_directory_without_room_for_the_voxels_is_told(mapped, tmp_path):
+def test_a_work_directory_without_room_for_the_voxels_is_told(one_mapped, tmp_path):
     shape = (60, 60, 20)
     stem = "sub-01/dwi/sub-01"
     files = {
@@ -105,8 +98,8 @@ def test_a_work_directory_without_room_for_the_voxels_is_told(mapped, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["out", "work"])
-def test_a_read_only_folder_is_named(mapped, tmp_path, name):
-    code, said, _ = mount(tmp_path / name, "ro", command(mapped / "bids", tmp_path))
+def test_a_read_only_folder_is_named(one_mapped, tmp_path, name):
+    code, said, _ = mount(tmp_path / name, "ro", command(one_mapped / "bids", tmp_path))
     assert code == ExitCode.NO_SPACE, said
     assert str(tmp_path / name) in said
     assert "Read-only file system" in said or "read-only" in said
@@ -118,10 +111,10 @@ POWERLESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
 
 @pytest.mark.parametrize("name", ["out", "work"])
-def test_a_folder_that_may_not_be_written_is_named(mapped, tmp_path, name):
+def test_a_folder_that_may_not_be_written_is_named(one_mapped, tmp_path, name):
     folder = tmp_path / name
     folder.mkdir(mode=0o555)
-    arguments = command(mapped / "bids", tmp_path)
+    arguments = command(one_mapped / "bids", tmp_path)
     code, said = finish([*POWERLESS, *arguments] if os.geteuid() == 0 else arguments)
     assert code == ExitCode.NO_SPACE, said
     assert str(folder) in said
