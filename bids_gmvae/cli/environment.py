@@ -44,6 +44,7 @@ def prepare_environment(settings: RunSettings, cache: Path) -> None:
     (nipype / "nipype.cfg").write_text(NIPYPE_CONFIG.format(monitor=monitor), encoding="utf-8")
     environment.update(
         NIPYPE_CONFIG_DIR=str(nipype),
+        MPLBACKEND="agg",  # whatever the user draws with, as in a notebook
         MPLCONFIGDIR=str(cache / "matplotlib"),
         NIPYPE_NO_ET="1",
         NO_ET="1",

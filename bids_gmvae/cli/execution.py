@@ -313,7 +313,7 @@ def _confirmed(
     *,
     earlier: tuple[int, int] | None,
 ) -> Outcome:
-    """Believe in maps only if this call wrote them: those that are there may be older.
+    """Believe in maps only if this call wrote them, or found that they need not be written.
 
     Some plugins return before the work is done, and tell of no node; then the files count, if they
     are not those that were there earlier.

@@ -35,7 +35,8 @@ def entry() -> NoReturn:
     """Be the command: run the app, and end."""
     code = main()
     ignore_requests()
-    _end_descendants()  # all is done; left alone, what they were forked from takes a second to end
+    if "bids_gmvae.cli.workers" in sys.modules:
+        _end_descendants()  # all is done; left alone, their server takes a second to end
     sys.exit(code)
 
 
@@ -92,9 +93,10 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _dispatch(settings: RunSettings) -> ExitCode:
     """Do what was asked for; imports wait until caches and threads are set."""
-    from bids_gmvae.cli.workers import process_context
+    from bids_gmvae.cli.workers import start_server
 
-    process_context()
+    without_maps = settings.execution.dry_run is not None or settings.output.validate_outputs
+    start_server(reports=not without_maps)
     with held(*REQUESTS):
         # Half imported, Nipype would complain when Python ends.
         importlib.import_module("bids_gmvae.cli.pool")

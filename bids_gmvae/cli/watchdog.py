@@ -30,7 +30,9 @@ IDLE_BYTES = 600
 #: The steps, in seconds, in which systems count processor time.
 STEP = 0.01
 
-#: In the command of the process that removes what a dead one left; it ends by itself.
+#: In the commands of processes that Python started for this one, and in that of the one that
+#: removes what others left when they died; it ends by itself.
+OURS = "multiprocessing."
 TRACKER = "multiprocessing.resource_tracker"
 
 #: For how many seconds the end of this process waits until it is told.
@@ -141,10 +143,16 @@ def end_workers() -> None:
 
 
 def end_descendants() -> None:
-    """End all that this process started, and what is only starting."""
-    for child in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess):
-            if TRACKER in " ".join(child.cmdline()):
+    """End all that this process started, and what is only starting.
+
+    Others may be its children, too: a script that was replaced by the app leaves it its own.
+    """
+    this = psutil.Process()
+    for child in this.children():
+        with suppress(psutil.Error):
+            command = " ".join(child.cmdline())
+            # What is only starting still has the command of this process.
+            if TRACKER in command or not (OURS in command or child.cmdline() == this.cmdline()):
                 continue
             child.suspend()  # so that it starts no other meanwhile
             for process in (*child.children(recursive=True), child):

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -29,19 +29,28 @@ KILLED = GMVAEError(
     "Give more memory, or use fewer --nprocs; finished work is kept.",
 )
 
-
 #: For how long a server that was killed may take to end, in seconds.
 LAST_BREATH = 60.0
+
+#: Modules that do nothing but import what children need.
+PRELOAD = "bids_gmvae.cli.preload"
+PRELOAD_REPORTS = "bids_gmvae.cli.preload_reports"
 
 
 class Child(ForkServerProcess):
     """A child that is started even while the server it would be forked from is being ended."""
 
     def start(self) -> None:
-        """Start it; again, as long as the server is not gone but accepts nothing any more."""
+        """Start it; again, as long as the server is not gone but accepts nothing any more.
+
+        Raises
+        ------
+        GMVAEError
+            If the server is killed meanwhile.
+        """
         deadline = time.monotonic() + LAST_BREATH
         while True:
-            _start_server()
+            _ensure_server()
             try:
                 return super().start()
             except ConnectionError:
@@ -49,14 +58,9 @@ class Child(ForkServerProcess):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
-
-
-def _start_server() -> None:
-    # Python unblocks Ctrl-C when it starts this one, which comes before the server.
-    resource_tracker.ensure_running()
-    # Ctrl-C reaches the whole process group; the parent decides and ends the others.
-    with held(signal.SIGINT):
-        forkserver.ensure_running()
+            except EOFError as error:
+                # It died with the request; perhaps of what it imports, as it would again.
+                raise KILLED from error
 
 
 class ChildContext(ForkServerContext):
@@ -65,17 +69,35 @@ class ChildContext(ForkServerContext):
     Process = Child
 
 
-def process_context() -> BaseContext:
-    """Give the way to start children: never a plain fork, which deadlocks once torch has run.
+def start_server(*, reports: bool) -> None:
+    """Start the server that children are forked from: it imports while this process goes on.
 
-    The server that they are forked from begins to import at once, while this process goes on.
+    Parameters
+    ----------
+    reports : bool
+        Whether children will draw figures and write pages.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = ChildContext()
-    context.set_forkserver_preload(["bids_gmvae.cli.preload"])
-    _start_server()
-    return context
+    if _has_server():
+        _ensure_server([PRELOAD, *([PRELOAD_REPORTS] if reports else [])])
+
+
+def process_context() -> BaseContext:
+    """Give the way to start children: never a plain fork, which deadlocks once torch has run."""
+    return ChildContext() if _has_server() else multiprocessing.get_context("spawn")
+
+
+def _has_server() -> bool:
+    return "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def _ensure_server(preload: Sequence[str] = (PRELOAD,)) -> None:
+    """Start the server if there is none that lives."""
+    forkserver.set_forkserver_preload(list(preload))
+    # Python unblocks Ctrl-C when it starts this one, which comes before the server.
+    resource_tracker.ensure_running()
+    # Ctrl-C reaches the whole process group; the parent decides and ends the others.
+    with held(signal.SIGINT):
+        forkserver.ensure_running()
 
 
 def run_in_child(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from nipype.interfaces.base import (
 from bids_gmvae import __version__
 from bids_gmvae.exceptions import GMVAEError, explain
 from bids_gmvae.io.atomic import write_text
-from bids_gmvae.io.stamps import from_plain, stamped, stamps_of, to_plain
+from bids_gmvae.io.stamps import Stamp, from_plain, stamped, stamps_of, to_plain
+
+LOGGER = logging.getLogger(__name__)
 
 #: What a failed node leaves in its folder.
 FAILURE_FILE = "failure.json"
@@ -64,14 +68,13 @@ class SinkInterface(RunInterface):
     """An interface that writes outside its folder, and leaves a note there of what it wrote.
 
     The user may have removed or changed it since. What was read is noted, too: its inputs are
-    marked ``hash_files=False``, so that what they contain is compared once, by `left_alone`.
+    marked ``hash_files=False``, since `left_alone` compares what they contain.
     """
 
     def _compute(self, folder: Path) -> None:
         with stamped(self._read()) as stamps:
             written = self._write()
-        note = json.dumps(to_plain({**stamps, **stamps_of(written)}), indent=1)
-        write_text(folder / NOTE_FILE, note)
+        _write_note(folder, {**stamps, **stamps_of(written)})
 
     @abstractmethod
     def _read(self) -> list[Path]:
@@ -79,7 +82,13 @@ class SinkInterface(RunInterface):
 
     @abstractmethod
     def _write(self) -> list[Path]:
-        """Read, call one function, fill ``self._results``; give all files that were written."""
+        """Read, call one function, fill ``self._results``.
+
+        Returns
+        -------
+        list of Path
+            All files that were written, and those that must not be there.
+        """
 
 
 def left_alone(folder: Path) -> bool:
@@ -89,12 +98,30 @@ def left_alone(folder: Path) -> bool:
     ----------
     folder : Path
         Where it ran.
+
+    Returns
+    -------
+    bool
+        False also if it left no note.
     """
     try:
         stamps = from_plain(json.loads((folder / NOTE_FILE).read_text(encoding="utf-8")))
-        return bool(stamps) and all(stamp.fits(path) for path, stamp in stamps.items())
+        renewed: dict[Path, Stamp] = {}
+        for path, stamp in stamps.items():
+            now = stamp.renewed(path)
+            if now is None:
+                LOGGER.debug("%s is not as it was left.", path)
+                return False
+            renewed[path] = now
+        if renewed != stamps:
+            _write_note(folder, renewed)  # else all are read again next time
+        return bool(stamps)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # no note, or a damaged one; or a file that the next run has to tell about
+
+
+def _write_note(folder: Path, stamps: Mapping[Path, Stamp]) -> None:
+    write_text(folder / NOTE_FILE, json.dumps(to_plain(stamps), indent=1))
 
 
 def write_failure(folder: Path, error: GMVAEError) -> None:

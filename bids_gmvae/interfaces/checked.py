@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bids_gmvae.acquisition import Acquisition
 from bids_gmvae.io.run import Run
-from bids_gmvae.io.stamps import Stamp, changed, from_plain
+from bids_gmvae.io.stamps import Stamp, changed_error, from_plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,4 +78,4 @@ class Checked:
     def _require_unchanged(self) -> None:
         for path, stamp in self.stamps.items():
             if not stamp.fits(path):
-                raise changed(path)
+                raise changed_error(path)

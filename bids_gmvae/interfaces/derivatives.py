@@ -36,20 +36,16 @@ class WriteDerivatives(SinkInterface):
 
     def _write(self) -> list[Path]:
         from bids_gmvae.io.atomic import write_bytes
-        from bids_gmvae.io.derivatives import map_path, write_result
+        from bids_gmvae.io.derivatives import map_path, training_path, write_result
         from bids_gmvae.io.result import RunResult
 
         result = RunResult.load(Path(self.inputs.result))
         out_dir = Path(self.inputs.out_dir)
         written = write_result(result, out_dir, provenance=self.inputs.provenance)
-        name = map_path(
-            result.run,
-            suffix="fit",
-            desc="gmvae",
-            model=result.posterior.signal_model.label,
-            extension=".pt",
-        )
+        label = result.posterior.signal_model.label
+        name = map_path(result.run, suffix="fit", desc="gmvae", model=label, extension=".pt")
         fit = write_bytes(out_dir / name, Path(self.inputs.fit).read_bytes())
         self._results["maps"] = [str(path) for path in written if path.name.endswith(".nii.gz")]
         self._results["result"] = self.inputs.result
-        return [*written, fit]
+        # Only some fits leave voxels for a prior of many.
+        return [*written, fit, out_dir / training_path(result.run, label)]

@@ -35,12 +35,18 @@ class ResampleToTemplate(SinkInterface):
 
     def _read(self) -> list[Path]:
         from bids_gmvae.io.run import Run
+        from bids_gmvae.io.spaces import parse_space
+        from bids_gmvae.io.templates import template_path
 
         maps = [Path(path) for path in self.inputs.maps]
         described = (path.name.removesuffix(".nii.gz") + ".json" for path in maps)
         sidecars = [path.with_name(name) for path, name in zip(maps, described, strict=True)]
         transform = Run.from_dict(self.inputs.run).companions.get("to_template")
-        return [*maps, *sidecars, *([] if transform is None else [transform])]
+        if transform is None:  # then nothing is written
+            return [*maps, *sidecars]
+        resolution = f":res-{self.inputs.resolution}" if self.inputs.resolution else ""
+        template = template_path(*parse_space(self.inputs.space + resolution))
+        return [*maps, *sidecars, transform, template]
 
     def _write(self) -> list[Path]:
         from bids_gmvae.io.run import Run

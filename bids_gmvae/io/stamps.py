@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ class Stamp:
     Attributes
     ----------
     sha256 : str
-        Digest of its content. It decides whether a file is another one: replaced files may keep
-        their size and time, and files that were only copied or touched have other ones.
+        Digest of its content; empty if there was no such file. It decides whether a file is
+        another one: replaced files may keep their size and time, and files that were only copied,
+        touched or written again have other ones.
     seen : tuple of int
         Size, bytes, and times when content and entry were changed, ns.
     """
@@ -36,33 +37,50 @@ class Stamp:
     sha256: str
     seen: tuple[int, ...]
 
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """Give the stamp of a file, which need not exist."""
+        try:
+            # In this order: whoever changes it in between is noticed by the times.
+            seen = _look(path)
+            return cls(digest(path), seen)
+        except FileNotFoundError:
+            return cls("", ())
+
+    def renewed(self, path: Path) -> Stamp | None:
+        """Give the stamp with the times of now; None if the content is another one."""
+        try:
+            seen = _look(path)
+            if seen != self.seen and digest(path) != self.sha256:
+                return None
+        except FileNotFoundError:
+            return None if self.sha256 else self
+        return replace(self, seen=seen)
+
     def fits(self, path: Path) -> bool:
         """Tell whether a file still has the content that it had."""
-        return path.exists() and (_look(path) == self.seen or digest(path) == self.sha256)
+        return self.renewed(path) is not None
 
 
 @contextmanager
 def stamped(paths: Iterable[Path]) -> Iterator[dict[Path, Stamp]]:
-    """Read files within; afterwards, the mapping holds the stamp of each.
+    """Read files within; the mapping holds the stamp of each.
 
     Raises
     ------
     GMVAEError
-        If one of them was changed meanwhile.
+        If one of them has another content afterwards.
     """
-    # What is missing is for those who read it to tell.
-    before = {path: _look(path) for path in paths if path.exists()}
-    stamps: dict[Path, Stamp] = {}
+    stamps = stamps_of(paths)
     yield stamps
-    for path, seen in before.items():
-        stamps[path] = Stamp(digest(path) if path.exists() else "", seen)
-        if not path.exists() or _look(path) != seen:
-            raise changed(path)
+    for path, stamp in stamps.items():
+        if not stamp.fits(path):
+            raise changed_error(path)
 
 
 def stamps_of(paths: Iterable[Path]) -> dict[Path, Stamp]:
-    """Give the stamps of files that nobody changes meanwhile."""
-    return {path: Stamp(digest(path), _look(path)) for path in paths}
+    """Give the stamps of files; what is missing is for those who read it to tell."""
+    return {path: Stamp.of(path) for path in paths}
 
 
 def to_plain(stamps: Mapping[Path, Stamp]) -> dict[str, dict[str, Any]]:
@@ -77,11 +95,11 @@ def from_plain(content: Mapping[str, Mapping[str, Any]]) -> dict[Path, Stamp]:
     }
 
 
+def changed_error(path: Path) -> GMVAEError:
+    """Give what is told of a file that is not what it was."""
+    return GMVAEError(f"{path} was changed while it was mapped.", "Run the command again.")
+
+
 def _look(path: Path) -> tuple[int, ...]:
     found = path.stat()
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def changed(path: Path) -> GMVAEError:
-    """Give what is told of a file that is not what it was."""
-    return GMVAEError(f"{path} was changed while it was mapped.", "Run the command again.")

@@ -63,12 +63,32 @@ def template_grid(space: str, resolution: str) -> tuple[Grid, str]:
     InputError
         If the template is unknown, or not there and the network does not answer.
     """
-    name = f"tpl-{space}/tpl-{space}_res-{int(resolution):02d}_T1w.nii.gz"
+    path = template_path(space, resolution)
+    return Grid.of(load_image(path)), f"{_TEMPLATES}/{_name(space, resolution)}"
+
+
+def template_path(space: str, resolution: str) -> Path:
+    """Find the image that defines the grid of a template; downloads it only if it is not there.
+
+    Parameters
+    ----------
+    space, resolution : str
+        Name of the template and TemplateFlow's index of the resolution.
+
+    Raises
+    ------
+    InputError
+        If the template is unknown, or not there and the network does not answer.
+    """
     home = os.environ.get("TEMPLATEFLOW_HOME")
-    path = Path(home) / name if home else None
+    path = Path(home) / _name(space, resolution) if home else None
     if path is None or not _has_content(path):
         path = _download(space, resolution)
-    return Grid.of(load_image(path)), f"{_TEMPLATES}/{name}"
+    return path
+
+
+def _name(space: str, resolution: str) -> str:
+    return f"tpl-{space}/tpl-{space}_res-{int(resolution):02d}_T1w.nii.gz"
 
 
 def template_atlas(text: str) -> tuple[Path, Path | None]:

@@ -35,12 +35,12 @@ def init_gmvae_wf(plan: Plan, settings: RunSettings) -> pe.Workflow:
             subject, runs, settings, device=plan.device, datasets=plan.datasets
         )
         workflow.add_nodes([participant])
-    for name in workflow.list_node_names():
-        node = workflow.get_node(name)
-        # Some plugins tell of no node: only maps that are new prove that they were written.
-        unheard = settings.compute.use_plugin is not None and isinstance(node, SinkNode)
-        if settings.output.overwrite or unheard:
-            node.overwrite = True
+    if settings.output.overwrite or settings.compute.use_plugin is not None:
+        for name in workflow.list_node_names():
+            node = workflow.get_node(name)
+            # Some plugins tell of no node: only maps that are new prove that they were written.
+            if settings.output.overwrite or isinstance(node, SinkNode):
+                node.overwrite = True
     return workflow
 
 

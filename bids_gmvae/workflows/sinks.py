@@ -10,9 +10,10 @@ from bids_gmvae.interfaces import left_alone
 
 
 class SinkNode(pe.Node):
-    """A node of a `SinkInterface`: done before only if all that it wrote is still there."""
+    """A node of a `SinkInterface`: done only while all that it read and wrote is as it was."""
 
     def is_cached(self, rm_outdated: bool = False) -> tuple[bool, bool]:
         """Tell whether the node ran before, and whether its results are up to date."""
         cached, updated = super().is_cached(rm_outdated)
-        return cached, updated and left_alone(Path(self.output_dir()))
+        # With ``overwrite``, nobody wants to know.
+        return cached, updated and not self.overwrite and left_alone(Path(self.output_dir()))

@@ -161,14 +161,74 @@ def test_the_server_is_started_without_ctrl_c():
     code = (
         "import signal\n"
         "from multiprocessing import forkserver\n"
-        "from bids_gmvae.cli.workers import process_context\n"
-        "process_context()\n"
+        "from bids_gmvae.cli.workers import start_server\n"
+        "start_server(reports=True)\n"
         "server = forkserver._forkserver._forkserver_pid\n"
         "status = dict(line.split(':', 1) for line in open(f'/proc/{server}/status'))\n"
         "print(bool(int(status['SigBlk'], 16) & 1 << signal.SIGINT - 1))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=80)
     assert done.stdout == "True\n", done.stderr
+
+
+def test_a_server_that_is_killed_while_it_imports_is_told():
+    code = (
+        "import os, signal, threading\n"
+        "from multiprocessing import forkserver\n"
+        "from bids_gmvae.cli.workers import run_in_child, start_server\n"
+        "from bids_gmvae.config import ExecutionSettings\n"
+        "from bids_gmvae.exceptions import GMVAEError\n"
+        "start_server(reports=True)\n"
+        "server = forkserver._forkserver._forkserver_pid\n"
+        "threading.Timer(0.5, os.kill, (server, signal.SIGKILL)).start()\n"
+        "try:\n"
+        "    run_in_child(os.getpid, execution=ExecutionSettings())\n"
+        "except GMVAEError as error:\n"
+        "    print(error.message)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=80)
+    assert done.stdout.startswith("A worker process was killed"), done.stderr
+
+
+def test_what_cannot_be_imported_beforehand_keeps_nothing_from_its_work(tmp_path):
+    (tmp_path / "broken.py").write_text("raise ValueError('a setting of the user')")
+    code = (
+        "import gc, os, sys, threading, time\n"
+        "from bids_gmvae.cli.preload import preload\n"
+        "assert 'torch' in sys.modules and 'matplotlib' not in sys.modules\n"
+        "preload(['broken', 'missing', 'colorsys'])\n"
+        "assert 'colorsys' in sys.modules and gc.isenabled()\n"
+        "import bids_gmvae.cli.preload_reports\n"
+        "assert 'matplotlib.figure' in sys.modules\n"
+        "time.sleep(0.5)\n"
+        "print(len(os.listdir('/proc/self/task')))\n"
+    )
+    cache = (
+        tmp_path / "fonts"
+    )  # matplotlib looks for them, and tells that it does if it takes long
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "MPLCONFIGDIR": str(cache)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=80, env=environment
+    )
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_children_that_somebody_else_started_live_on():
+    code = (
+        "import psutil, subprocess, sys, time\n"
+        "from bids_gmvae.cli.watchdog import end_descendants\n"
+        "from bids_gmvae.cli.workers import start_server\n"
+        "other = subprocess.Popen(['sleep', '60'])\n"
+        "start_server(reports=False)\n"
+        "end_descendants()\n"
+        "time.sleep(0.5)\n"
+        "for child in psutil.Process().children():\n"
+        "    if child.status() != psutil.STATUS_ZOMBIE:\n"
+        "        print('tracker' if 'tracker' in ' '.join(child.cmdline()) else child.name())\n"
+        "other.kill()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=80)
+    assert set(done.stdout.split()) == {"sleep", "tracker"}, done.stderr
 
 
 def test_a_child_answers_and_raises_like_a_call():

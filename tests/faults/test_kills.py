@@ -276,12 +276,14 @@ def test_a_second_process_on_one_participant_is_refused(one_mapped, tmp_path):
         "Another process computes sub-01 in the work directory",
         f"Another process maps sub-01 into {tmp_path / 'out'}",
     )
-    for other, sentence in zip(others, refused, strict=True):
-        said = end_of(other)
-        assert other.returncode == ExitCode.NO_SPACE, said
-        assert sentence in said
-        assert "Traceback" not in said
-    os.killpg(first.pid, signal.SIGCONT)
+    try:
+        for other, sentence in zip(others, refused, strict=True):
+            said = end_of(other)
+            assert other.returncode == ExitCode.NO_SPACE, said
+            assert sentence in said
+            assert "Traceback" not in said
+    finally:
+        os.killpg(first.pid, signal.SIGCONT)
     said = end_of(first)
     assert first.returncode == ExitCode.OK, said
     assert contents(tmp_path / "out") == contents(one_mapped / "out")

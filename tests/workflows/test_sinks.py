@@ -17,9 +17,11 @@ from bids_gmvae.config import (
     RunSettings,
 )
 from bids_gmvae.interfaces import ResampleToTemplate, left_alone
+from bids_gmvae.io.derivatives import training_path
 from bids_gmvae.workflows.base import init_gmvae_wf
 from tests.bids_tree import write_tree
 from tests.faults.bench import contents
+from tests.interfaces.test_changed import find_run
 from tests.io.test_spaces import SPACE, constant_field, home, make_dataset, write_composite
 from tests.tiny import signals, tiny_dataset
 
@@ -89,6 +91,21 @@ def test_what_is_there_is_not_written_again(mapped):
     for path in mapped.rglob("*"):
         os.utime(path, ns=(0, 0))
     assert call(mapped) == set()
+    # It was read once; the note has the new times.
+    (note,) = (mapped / WORK).glob("write_*/write/left.json")
+    for name, stamp in json.loads(note.read_text()).items():
+        path = Path(name)
+        if path.exists() and "/out/" in name:
+            assert stamp["seen"][1:] == [0, path.stat().st_ctime_ns], name
+
+
+def test_what_must_not_be_there_is_removed_again(mapped):
+    # Voxels for a prior of many, which the voxelwise fit does not leave.
+    stray = mapped / "out" / f"{STEM}_model-msdki_desc-training_voxels.pt"
+    assert training_path(find_run(mapped / "bids"), "msdki").name == stray.name
+    stray.write_bytes(b"of another call")
+    assert maps(call(mapped))
+    assert not stray.exists()
 
 
 def remove(path):
@@ -211,6 +228,13 @@ def test_maps_in_standard_space_follow_the_transform(tmp_path, home):
     sidecars = [image.replace(".nii.gz", ".json") for image in images]
     assert {str(transform), *images, *sidecars} <= note.keys()
     assert sum(f"space-{SPACE}" in name for name in note) > len(images)
+    assert left_alone(tmp_path / "node")
+    (template,) = home.rglob("*_res-02_T1w.nii.gz")
+    assert str(template) in note
+    transform, kept = result.run.companions["to_template"], template.read_bytes()
+    template.write_bytes(kept[:-1] + b"0")
+    assert not left_alone(tmp_path / "node")
+    template.write_bytes(kept)
     assert left_alone(tmp_path / "node")
     write_composite(transform, field=constant_field(np.array([4.0, 0.0, 0.0])))
     assert not left_alone(tmp_path / "node")
