@@ -3,9 +3,11 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
+from bids_gmvae.cli import signals
 from bids_gmvae.cli.signals import REQUESTS, Stopped, held, stoppable
 
 
@@ -55,6 +57,9 @@ def test_a_request_that_is_held_is_heard_afterwards():
     def work():
         with held(*REQUESTS):
             ask(signal.SIGINT)
+            # The thread that gets it may have to wait for a processor.
+            while not signals._heard:
+                time.sleep(0.001)
             reached.append("the end of what must not be interrupted")
         reached.append("what may be")
 
