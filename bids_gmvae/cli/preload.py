@@ -2,9 +2,13 @@
 
 import gc
 import importlib
+import os
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
+
+#: The process that started this one.
+COMMAND = os.getppid()
 
 #: What it takes to find, check and validate.
 MODULES = (
@@ -22,6 +26,8 @@ def preload(modules: Iterable[str]) -> None:
         # Where they belong, nothing is set up yet.
         warnings.simplefilter("ignore")
         for name in modules:
+            if os.getppid() != COMMAND:
+                os._exit(1)  # it was killed, and nobody is left to serve
             with suppress(Exception):
                 importlib.import_module(name)
     gc.freeze()

@@ -213,6 +213,20 @@ def test_what_cannot_be_imported_beforehand_keeps_nothing_from_its_work(tmp_path
     assert done.stdout == "1\n", done.stderr
 
 
+def test_a_server_ends_while_it_imports_if_its_command_is_gone():
+    code = (
+        "from bids_gmvae.cli import preload\n"
+        "preload.preload(['colorsys'])\n"
+        "print('as long as it is there')\n"
+        "preload.COMMAND = -1\n"
+        "preload.preload(['colorsys'])\n"
+        "print('on and on')\n"
+    )
+    command = [sys.executable, "-u", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=80)
+    assert (done.returncode, done.stdout) == (1, "as long as it is there\n"), done.stderr
+
+
 def test_children_that_somebody_else_started_live_on():
     code = (
         "import psutil, subprocess, sys, time\n"

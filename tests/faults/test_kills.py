@@ -48,10 +48,13 @@ def when(process, condition, interval=0.05):
         time.sleep(interval)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_thirty_kills_at_random_moments_lose_nothing(two_mapped, tmp_path, record_property, seed):
-    duration, out = float((two_mapped / "seconds").read_text()), tmp_path / "out"
-    expected, there = contents(two_mapped / "out"), {}
+@pytest.mark.parametrize(("seed", "undisturbed"), [(0, "one_mapped"), (1, "two_mapped")])
+def test_thirty_kills_at_random_moments_lose_nothing(
+    seed, undisturbed, request, tmp_path, record_property
+):
+    root, out = request.getfixturevalue(undisturbed), tmp_path / "out"
+    duration = float((root / "seconds").read_text())
+    expected, there = contents(root / "out"), {}
     generator, left = random.Random(seed), list(SIGNALS) * (N_KILLS // len(SIGNALS))
     # Each call writes these: the first as it begins, the other once it knows what to map. Not
     # while Python itself starts: it has no words of ours yet.
@@ -60,7 +63,7 @@ def test_thirty_kills_at_random_moments_lose_nothing(two_mapped, tmp_path, recor
         settings.unlink(missing_ok=True)
         logs = set(out.glob("logs/*/config.toml"))
         begin = time.monotonic()
-        process = start(command(two_mapped / "bids", tmp_path))
+        process = start(command(root / "bids", tmp_path))
         when(process, settings.exists)
         if generator.random() < 0.5:
             when(process, lambda logs=logs: set(out.glob("logs/*/config.toml")) - logs)
@@ -94,7 +97,7 @@ def test_thirty_kills_at_random_moments_lose_nothing(two_mapped, tmp_path, recor
             last = said.strip().splitlines()[-1:] or [""]
             row = (number.name, after, process.returncode, len(now), len(lost), last[0])
             record_property("kill", row)
-    code, said = finish(command(two_mapped / "bids", tmp_path))
+    code, said = finish(command(root / "bids", tmp_path))
     assert code == ExitCode.OK, said
     assert contents(out) == expected
     assert validate(out) == []
