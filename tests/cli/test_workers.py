@@ -173,14 +173,19 @@ def test_the_server_is_started_without_ctrl_c():
 
 def test_a_server_that_is_killed_while_it_imports_is_told():
     code = (
-        "import os, signal, threading\n"
+        "import os, signal\n"
         "from multiprocessing import forkserver\n"
         "from bids_gmvae.cli.workers import run_in_child, start_server\n"
         "from bids_gmvae.config import ExecutionSettings\n"
         "from bids_gmvae.exceptions import GMVAEError\n"
         "start_server(reports=True)\n"
         "server = forkserver._forkserver._forkserver_pid\n"
-        "threading.Timer(0.5, os.kill, (server, signal.SIGKILL)).start()\n"
+        "os.kill(server, signal.SIGSTOP)\n"  # it imports for as long as we want
+        "wait = forkserver.read_signed\n"
+        "def kill_and_wait(answer):\n"
+        "    os.kill(server, signal.SIGKILL)\n"
+        "    return wait(answer)\n"
+        "forkserver.read_signed = kill_and_wait\n"
         "try:\n"
         "    run_in_child(os.getpid, execution=ExecutionSettings())\n"
         "except GMVAEError as error:\n"
